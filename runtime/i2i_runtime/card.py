@@ -1,0 +1,221 @@
+"""The Card: all that a consumer must know about a model, from the checkpoint to the edge.
+
+It is versioned JSON. It lives in a checkpoint under the key `card` and in an ONNX file under the metadata key
+`i2i.card`. Each stage adds its record with `dataclasses.replace` and edits nothing that was there before.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from i2i_runtime.errors import ModelError
+
+CARD_VERSION = 1
+METADATA_KEY = "i2i.card"
+"""The key under which an ONNX file carries its card in `metadata_props`."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """A network by its field name and the arguments that rebuild it."""
+
+    name: str
+    """For example `unet_256` or `resnet_9blocks`."""
+    arguments: dict[str, int | float | str | bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSpec:
+    """What a network's image tensor means."""
+
+    channels: int = 3
+    colour: Literal["RGB", "BGR", "GRAY"] = "RGB"
+    value_range: tuple[float, float] = (-1.0, 1.0)
+    """The values that black and white (0 and 255) have in the tensor."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizeRule:
+    """Which image sizes a model takes."""
+
+    height: int | None = None
+    """Pixels; None where any height goes that keeps the other rules."""
+    width: int | None = None
+    multiple_of: int = 1
+    """Height and width must be a multiple of this many pixels."""
+    minimum: int = 1
+    """Smallest height and width in pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelSpec:
+    """How a label map enters a model that takes one (pix2pixHD section 3.3)."""
+
+    count: int
+    """Number of classes; ids run from 0 to count - 1."""
+    instance_edges: bool = False
+    """Whether a boundary map of the instance ids is one more input channel."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRecord:
+    """What the trainer did."""
+
+    data: str
+    """Name of the data set's folder (never its whole path)."""
+    size: tuple[int, int]
+    """(height, width) of the training images."""
+    batch: int
+    steps: int
+    epochs: float
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportRecord:
+    """What the exporter did."""
+
+    opset: int
+    precision: Literal["fp32", "fp16", "bf16", "int8"]
+    graph_io: Literal["float", "uint8"]
+    """`float`: NCHW float32 in the card's value range. `uint8`: NHWC uint8 BGR, pre- and post-processing inside."""
+    norm_statistics: Literal["image", "running"]
+    """Whether batch norm layers normalise with the image's own statistics or with those gathered in training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParityRecord:
+    """How closely one engine repeats the PyTorch generator on real pictures."""
+
+    engine: str
+    pictures: int
+    max_abs: float
+    """Largest difference: in the tensor's units for float graphs, in grey levels for uint8 graphs."""
+    mean_abs: float
+    psnr_db: float
+    """Peak signal-to-noise ratio over all pictures, in dB; 999 stands for identical."""
+    tolerance: float
+    """The largest `max_abs` that the export would have accepted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MadeWith:
+    """Where a model comes from."""
+
+    versions: dict[str, str] = field(default_factory=dict)
+    """Tool name to version."""
+    source_sha256: str | None = None
+    """Digest of the checkpoint file that was exported."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """The contract between training, export and runtime."""
+
+    name: str
+    model_type: str
+    """`pix2pix`, `cyclegan`, ...; `unknown` for a foreign ONNX file."""
+    direction: Literal["AtoB", "BtoA"]
+    generator: Architecture
+    input: ImageSpec
+    output: ImageSpec
+    size: SizeRule
+    labels: LabelSpec | None = None
+    training: TrainingRecord | None = None
+    export: ExportRecord | None = None
+    parity: tuple[ParityRecord, ...] = ()
+    made_with: MadeWith = MadeWith()
+    version: int = CARD_VERSION
+
+    def to_json(self, indent: int | None = None) -> str:
+        """The card as JSON text; `from_json` gives an equal card back."""
+        return json.dumps(dataclasses.asdict(self), indent=indent, ensure_ascii=False, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str, where: str = "card") -> Card:
+        """Read a card, telling `where` it was found when something is wrong with it.
+
+        Raises:
+            ModelError: no JSON, another version, a missing or unknown field, a wrong type.
+        """
+        try:
+            data = json.loads(text)
+        except ValueError as error:
+            raise ModelError(f"{where}: the card is not JSON ({error}); export the model again") from None
+        if not isinstance(data, dict):
+            raise ModelError(f"{where}: expected the card to be a JSON object, found {type(data).__name__}")
+        version = data.get("version")
+        if version != CARD_VERSION:
+            raise ModelError(
+                f"{where}: card version {version!r} is unknown, this i2i reads version {CARD_VERSION}; "
+                "use the i2i that wrote it, or export the model again"
+            )
+        return decode(cls, data, where)
+
+
+def decode(kind: type[T], data: object, where: str) -> T:
+    """Turn parsed JSON into `kind`: a dataclass, or what a dataclass field may hold.
+
+    Raises:
+        ModelError: names the path of the field that is missing, unknown or of a wrong type.
+    """
+    return typing.cast(T, _decode(kind, data, where))
+
+
+def _decode(kind: Any, data: Any, path: str) -> Any:
+    if dataclasses.is_dataclass(kind):
+        return _decode_dataclass(kind, data, path)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        for option in arguments:
+            try:
+                return _decode(option, data, path)
+            except ModelError:
+                if dataclasses.is_dataclass(option) and isinstance(data, dict):
+                    raise
+        raise _wrong(path, kind, data)
+    if origin is Literal:
+        if data in arguments and type(data) in {type(a) for a in arguments}:
+            return data
+        raise _wrong(path, f"one of {', '.join(map(str, arguments))}", data)
+    if origin is dict and isinstance(data, dict):
+        return {str(key): _decode(arguments[1], value, f"{path}.{key}") for key, value in data.items()}
+    if origin is tuple and isinstance(data, list):
+        kinds = [arguments[0]] * len(data) if arguments[-1] is Ellipsis else list(arguments)
+        if len(kinds) != len(data):
+            raise _wrong(path, f"{len(kinds)} values", f"{len(data)}")
+        return tuple(_decode(k, value, f"{path}[{i}]") for i, (k, value) in enumerate(zip(kinds, data, strict=True)))
+    if kind is float and type(data) is int:
+        return float(data)
+    if isinstance(kind, type) and type(data) is kind:
+        return data
+    raise _wrong(path, kind, data)
+
+
+def _decode_dataclass(kind: Any, data: Any, path: str) -> Any:
+    if not isinstance(data, dict):
+        raise _wrong(path, f"an object ({kind.__name__})", data)
+    hints = typing.get_type_hints(kind)
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    if unknown := sorted(data.keys() - fields.keys()):
+        raise ModelError(f"{path}.{unknown[0]}: unknown field; {kind.__name__} has {', '.join(fields)}")
+    for name, its_field in fields.items():
+        has_default = not (its_field.default is its_field.default_factory is dataclasses.MISSING)
+        if name not in data and not has_default:
+            raise ModelError(f"{path}.{name}: missing, expected {_name(hints[name])}")
+    return kind(**{name: _decode(hints[name], value, f"{path}.{name}") for name, value in data.items()})
+
+
+def _name(kind: Any) -> str:
+    return kind.__name__ if isinstance(kind, type) else str(kind)
+
+
+def _wrong(path: str, expected: Any, found: Any) -> ModelError:
+    return ModelError(f"{path}: expected {_name(expected)}, found {found!r}")

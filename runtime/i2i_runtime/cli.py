@@ -1,0 +1,193 @@
+"""`i2i-run`: translate live video, video files and pictures with an exported model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from i2i_runtime import __version__, command
+from i2i_runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from i2i_runtime.image import FitMode
+    from i2i_runtime.pipeline import Result
+    from i2i_runtime.sinks.base import Sink
+    from i2i_runtime.sources.base import Source
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+class ValueRange(click.ParamType[tuple[float, float]]):
+    """`LOW,HIGH` as two numbers."""
+
+    name = "low,high"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, float]:
+        """See click."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            low, high = (float(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"expected LOW,HIGH such as -1,1 or 0,255, found {value!r}", param, ctx)
+        if low >= high:
+            self.fail(f"expected LOW below HIGH, found {value!r}", param, ctx)
+        return low, high
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--engine", type=click.Path(path_type=Path), required=True, help="Exported model (.onnx).")
+@click.option("--video", metavar="FILE", help="Translate a video file: every frame, with its sound.")
+@click.option("--camera", metavar="N|DEVICE", help="Translate a camera live: the newest frame wins.")
+@click.option("--images", metavar="DIR|GLOB", help="Translate a folder, a picture or a glob pattern.")
+@click.option(
+    "--output",
+    "outputs",
+    metavar="PATH",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="An .mp4, .mov or .mkv video, else a folder of PNG pictures. May be repeated.",
+)
+@click.option("--show", is_flag=True, help="Show the result in a window; q or Esc ends.")
+@click.option("--side-by-side", is_flag=True, help="Input and result beside each other.")
+@click.option(
+    "--fit",
+    type=click.Choice(["letterbox", "stretch"]),
+    default="letterbox",
+    show_default=True,
+    help="How frames get the size of a fixed-size model: keep the aspect and pad, or fill.",
+)
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to run."
+)
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads for one inference.")
+@click.option("--value-range", type=ValueRange(), help="Model without a card: its values for black and white [-1,1].")
+@click.option("--colour", type=click.Choice(["RGB", "BGR"]), help="Model without a card: its colour order [RGB].")
+@command.debug_option
+@click.version_option(__version__, prog_name="i2i-run")
+def i2i_run(
+    engine: Path,
+    video: str | None,
+    camera: str | None,
+    images: str | None,
+    outputs: tuple[Path, ...],
+    show: bool,
+    side_by_side: bool,
+    fit: FitMode,
+    device: Device,
+    threads: int | None,
+    value_range: tuple[float, float] | None,
+    colour: Literal["RGB", "BGR"] | None,
+    debug: bool,
+) -> None:
+    r"""Translate video, camera or pictures with an exported generator.
+
+    \b
+    i2i-run --camera 0 --engine zebra.onnx --show
+    i2i-run --video in.mp4 --engine zebra.onnx --output out.mp4
+    i2i-run --images photos --engine zebra.onnx --output results
+    """
+    if sum(source is not None for source in (video, camera, images)) != 1:
+        raise UsageError("expected exactly one of --video FILE, --camera N or --images DIR")
+    if not outputs and not show:
+        raise UsageError("nothing to do with the result: give --output PATH, --show or both")
+    if video is not None and any(o.exists() and Path(video).exists() and o.samefile(video) for o in outputs):
+        raise UsageError(f"--output {video} is the input; choose another name")
+
+    # Imports wait until the arguments make sense: --help and typing errors answer at once.
+    from rich.console import Console
+
+    from i2i_runtime.engines.open import wheel_conflicts
+    from i2i_runtime.translator import Assumptions, Translator
+
+    console = Console(stderr=True)
+    for conflict in wheel_conflicts():
+        click.echo(f"warning: {conflict}", err=True)
+    sinks = _open_sinks(outputs, show)
+    assumptions = Assumptions(value_range=value_range, colour=colour)
+    with Translator(engine, fit=fit, device=device, threads=threads, assumptions=assumptions) as translator:
+        if translator.assumed:
+            click.echo(f"note: {translator.assumed}", err=True)
+        source = _open_source(video, camera, images, outputs)
+        size = translator.card.size
+        model_size = f"{size.width}x{size.height}" if size.width else "any size"
+        click.echo(f"{translator.card.name}: {model_size}, {translator.provider}", err=True)
+        _run(source, translator, sinks, side_by_side, console)
+
+
+def _open_sinks(outputs: tuple[Path, ...], show: bool) -> list[Sink]:
+    from i2i_runtime.sinks.open import open_sink
+
+    sinks = [open_sink(path) for path in outputs]
+    if show:
+        from i2i_runtime.sinks.window import WindowSink
+
+        sinks.append(WindowSink())
+    return sinks
+
+
+def _open_source(video: str | None, camera: str | None, images: str | None, outputs: tuple[Path, ...]) -> Source:
+    if video is not None:
+        from i2i_runtime.sources.video import VideoSource
+
+        return VideoSource(Path(video))
+    if camera is not None:
+        from i2i_runtime.sources.camera import CameraSource
+
+        return CameraSource(camera)
+    from i2i_runtime.sources.images import ImagesSource
+
+    source = ImagesSource(str(images))
+    for output in outputs:
+        if output.resolve() in source.folders:
+            raise UsageError(f"--output {output} holds the input pictures; choose another folder")
+    return source
+
+
+def _run(source: Source, translator: Any, sinks: list[Sink], side_by_side: bool, console: Any) -> None:
+    from i2i_runtime.pipeline import Pipeline
+    from i2i_runtime.status_line import status_line
+
+    pipeline = Pipeline(source, translator, sinks, side_by_side=side_by_side)
+    with command.graceful_stop() as request, status_line(console) as show_line:
+
+        def on_tick(status: Any) -> None:
+            if request:
+                pipeline.stop()
+            show_line(status.line(source.info.frame_count))
+
+        try:
+            result = pipeline.run(on_tick)
+        except Exception:
+            click.echo(pipeline.status().line(source.info.frame_count), err=True)
+            for sink in sinks:
+                click.echo(f"kept: {sink.summary()}", err=True)
+            raise
+    _report(result)
+    request.raise_if_set(f"stopped; {'; '.join(result.outputs)}")
+
+
+def _report(result: Result) -> None:
+    for line in result.skipped:
+        click.echo(f"skipped: {line}", err=True)
+    status = result.status
+    click.echo(
+        f"{status.captured} frames in, {status.translated} translated, {status.dropped} dropped, {status.failed} failed"
+        f" in {status.elapsed:.1f} s ({status.fps:.1f} fps, translate p50 {status.translate_ms[0]:.1f} ms "
+        f"p99 {status.translate_ms[1]:.1f} ms)"
+    )
+    if status.not_written:
+        click.echo(f"{status.not_written} translated frames were not written: a sink was too slow")
+    for output in result.outputs:
+        click.echo(output)
+
+
+def main() -> None:
+    """Entry point of the `i2i-run` command."""
+    command.run(i2i_run)
+
+
+if __name__ == "__main__":
+    main()

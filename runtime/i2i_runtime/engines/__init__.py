@@ -1,0 +1,1 @@
+"""Engines run an exported generator; each library is imported in its own file only."""

@@ -1,0 +1,54 @@
+"""What every engine is: a card, one input, one output, and a way to run."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from i2i_runtime.card import Card
+from i2i_runtime.closing import Closing
+
+Tensor = npt.NDArray[Any]
+Device = Literal["auto", "cpu", "cuda"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorSpec:
+    """Name, shape and type of an engine's input or output."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    """None where the length may vary."""
+    dtype: np.dtype[Any]
+
+    def __str__(self) -> str:
+        shape = "x".join("?" if length is None else str(length) for length in self.shape)
+        return f"{self.dtype} {shape}"
+
+
+class Engine(Closing):
+    """A loaded model. Owned by one thread at a time; closed by `with`."""
+
+    name: str
+    """The file it came from, for messages."""
+    card: Card | None
+    """None for a file that carries none."""
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    provider: str
+    """What really runs it, for example `ONNX Runtime CPU`."""
+
+    @abstractmethod
+    def run(self, batch: Tensor) -> Tensor:
+        """Run the single input through the model and return the single output.
+
+        Raises:
+            ModelError: the engine refuses the batch or fails.
+        """
+
+    def close(self) -> None:
+        """See `Closing`; what Python frees by itself needs no more than this."""

@@ -1,0 +1,54 @@
+"""From a path to an engine."""
+
+from __future__ import annotations
+
+import importlib.util
+from importlib import metadata
+from pathlib import Path
+
+from i2i_runtime.engines.base import Device, Engine
+from i2i_runtime.errors import ModelError
+
+_ONE_OF_EACH = (
+    ("onnxruntime", "onnxruntime-gpu"),
+    ("opencv-python", "opencv-python-headless"),
+)
+"""Distributions that install the same files: with both, the last one installed wins and its twin is broken."""
+
+
+def open_engine(path: str | Path, device: Device = "auto", threads: int | None = None) -> Engine:
+    """Load a model file with the engine that its suffix asks for.
+
+    Args:
+        path: an `.onnx` file.
+        device: where to run it.
+        threads: CPU threads for one inference; None leaves the choice to the engine.
+
+    Raises:
+        ModelError: no such file, an unknown kind of file, a broken file, no engine installed.
+        DeviceError: the device is not there.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ModelError(f"{path}: no such engine file; make one with i2i-export RUN/best.pt -o model.onnx")
+    if path.suffix.lower() != ".onnx":
+        hint = "; export the checkpoint first: i2i-export" if path.suffix == ".pt" else ""
+        raise ModelError(f"{path}: expected an .onnx file, found {path.suffix or 'no suffix'}{hint}")
+    if importlib.util.find_spec("onnxruntime") is None:
+        raise ModelError(
+            "no engine is installed to run ONNX files; pip install 'i2i[cpu]', or 'i2i[gpu]' for an NVIDIA GPU"
+        )
+    from i2i_runtime.engines.onnxruntime import OnnxRuntimeEngine
+
+    return OnnxRuntimeEngine(path, device, threads)
+
+
+def wheel_conflicts() -> list[str]:
+    """One line for each pair of installed packages that overwrite each other's files."""
+    installed = {d.name.lower() for d in metadata.distributions() if d.name}
+    return [
+        f"{one} and {two} are both installed and overwrite each other; "
+        f"pip uninstall -y {one} {two}, then install the one you need"
+        for one, two in _ONE_OF_EACH
+        if one in installed and two in installed
+    ]

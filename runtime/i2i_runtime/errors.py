@@ -1,0 +1,83 @@
+"""The tree of errors a user can cause or meet; each class bears the exit code of the command it ends.
+
+    I2IError             1   (only its children are raised)
+    ├── UsageError       2   a flag, a setting, a combination of them
+    ├── SourceError      3   pictures, videos, cameras, training data
+    ├── ModelError       4   checkpoints, ONNX files, engines and their outputs
+    ├── SinkError        5   whatever is written: videos, pictures, checkpoints, the disk
+    ├── DeviceError      6   a GPU or provider that was asked for and is not there
+    ├── DivergedError    7   a training whose loss is no longer a number
+    └── Interrupted  128+n   signal n: 130 for Ctrl-C, 143 for SIGTERM
+
+A message is one line: the thing, what was expected, what was found, what to do.
+"""
+
+from __future__ import annotations
+
+import re
+
+
+class I2IError(Exception):
+    """Base of all errors that end a command with one line and an exit code."""
+
+    exit_code = 1
+
+
+class UsageError(I2IError):
+    """A flag, a setting or a combination of them that makes no sense."""
+
+    exit_code = 2
+
+
+class SourceError(I2IError):
+    """Input that cannot be opened, read or paired."""
+
+    exit_code = 3
+
+
+class ModelError(I2IError):
+    """A checkpoint, ONNX file or engine that cannot be used, or whose output is wrong."""
+
+    exit_code = 4
+
+
+class SinkError(I2IError):
+    """Output that cannot be written."""
+
+    exit_code = 5
+
+
+class DeviceError(I2IError):
+    """A device that was asked for and cannot be used."""
+
+    exit_code = 6
+
+
+class DivergedError(I2IError):
+    """A training whose losses are no longer finite."""
+
+    exit_code = 7
+
+
+class Interrupted(I2IError):  # noqa: N818  (the word of the field: KeyboardInterrupt)
+    """The user or the system asked the command to stop; everything was finalised first."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number
+
+
+def redact(text: str) -> str:
+    """Mask user names and passwords of every URL in `text`.
+
+    >>> redact("rtsp://admin:hunter2@10.0.0.5/stream")
+    'rtsp://***@10.0.0.5/stream'
+    """
+    # Greedy up to the last @ before white space: a password may itself hold @, / or ?.
+    return re.sub(r"(\b[a-z][a-z0-9+.-]*://)[^\s'\"]*@", r"\1***@", text, flags=re.IGNORECASE)
+
+
+def reason(error: BaseException) -> str:
+    """The first line of what a library said, short enough for our own one-line message."""
+    text = str(error).strip() or type(error).__name__
+    return redact(text.splitlines()[0][:300])

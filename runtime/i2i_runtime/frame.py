@@ -1,0 +1,29 @@
+"""One image on its way from a source to the sinks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Image: TypeAlias = npt.NDArray[np.uint8]
+"""(height, width, 3) uint8, BGR: OpenCV's order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """An image with the facts that must travel with it. A stage makes a new one with `replace`."""
+
+    image: Image
+    """(height, width, 3) uint8 BGR."""
+    index: int
+    """Running number in the source, from 0."""
+    captured_at: float
+    """`time.monotonic()` when the source delivered it, in seconds."""
+    name: str
+    """What a file made from this frame is called, without its suffix."""
+    timestamp: Fraction | None = None
+    """Presentation time in seconds since the source began; None where the source has no clock."""

@@ -1,0 +1,1 @@
+"""Sinks take translated frames: videos, pictures, a window."""

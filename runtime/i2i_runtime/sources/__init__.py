@@ -1,0 +1,1 @@
+"""Sources deliver frames: video files, cameras, pictures."""

@@ -1,0 +1,116 @@
+"""Video files through PyAV: every frame, with its own timestamp."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.video.reformatter import Colorspace
+
+from i2i_runtime.errors import SourceError, reason
+from i2i_runtime.frame import Frame, Image
+from i2i_runtime.sources.base import Source, StreamInfo
+
+MAX_PIXELS = 2**26
+_FALLBACK_RATE = Fraction(30)
+
+
+class VideoSource(Source):
+    """All frames of a video file; damaged ones are skipped and counted, the rest goes on."""
+
+    def __init__(self, path: Path) -> None:
+        """Open `path`.
+
+        Raises:
+            SourceError: missing, not a video, or over 67 Mpx a frame.
+        """
+        if not path.is_file():
+            raise SourceError(f"{path}: no such video file")
+        try:
+            self._container = av.open(str(path))
+        except (av.error.FFmpegError, OSError) as error:
+            raise SourceError(f"{path}: not a readable video ({_why(error)})") from error
+        if not self._container.streams.video:
+            self._container.close()
+            raise SourceError(f"{path}: expected a video stream, found none")
+        self._path = path
+        self._stream = self._container.streams.video[0]
+        self._stream.thread_type = "AUTO"
+        if self._stream.width * self._stream.height > MAX_PIXELS:
+            self._container.close()
+            raise SourceError(f"{path}: frames of {self._stream.width}x{self._stream.height} are over 67 Mpx")
+        rate = self._stream.average_rate or self._stream.guessed_rate
+        # Broken files state rates such as 0 or 90000.
+        self._rate = rate if rate is not None and 0 < rate <= 1000 else _FALLBACK_RATE
+        start = self._container.start_time
+        self._start = Fraction(start, av.time_base) if start is not None else Fraction(0)
+        self.skipped = []
+        self.info = StreamInfo(
+            name=path.stem,
+            is_live=False,
+            fps=self._rate,
+            frame_count=self._stream.frames or None,
+            audio_file=path if self._container.streams.audio else None,
+        )
+
+    def __iter__(self) -> Iterator[Frame]:
+        """See `Source`."""
+        index = 0
+        for decoded in self._decoded():
+            timestamp = Fraction(index) / self._rate
+            if decoded.pts is not None and decoded.time_base is not None:
+                timestamp = decoded.pts * decoded.time_base - self._start
+            yield Frame(
+                image=_to_image(decoded),
+                index=index,
+                captured_at=time.monotonic(),
+                name=f"{self.info.name}_{index:06d}",
+                timestamp=timestamp,
+            )
+            index += 1
+        if index == 0:
+            raise SourceError(f"{self._path}: not one frame could be decoded")
+
+    def _decoded(self) -> Iterator[av.VideoFrame]:
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except (av.error.FFmpegError, OSError) as error:
+                # A cut file: what came before the cut is good.
+                self.skipped.append(f"{self._path}: the file breaks off ({_why(error)})")
+                packet = None
+            if packet is None:
+                return
+            try:
+                frames = packet.decode()
+            except av.error.EOFError:
+                return
+            except av.error.FFmpegError as error:
+                self.skipped.append(f"{self._path}: a damaged frame ({_why(error)})")
+                continue
+            yield from (frame for frame in frames if isinstance(frame, av.VideoFrame))
+
+    def close(self) -> None:
+        """See `Source`."""
+        self._container.close()
+
+
+def _to_image(frame: av.VideoFrame) -> Image:
+    colorspace = frame.colorspace
+    if colorspace == Colorspace.DEFAULT or colorspace == 2:  # 2: unspecified
+        # What players assume of untagged video: BT.709 for HD, BT.601 below.
+        colorspace = Colorspace.ITU709 if frame.height >= 720 else Colorspace.ITU601
+    image = np.asarray(frame.reformat(format="bgr24", src_colorspace=colorspace).to_ndarray(), np.uint8)
+    # A phone's sensor is turned; the container says by how much (counter-clockwise).
+    quarter_turns = round(frame.rotation / 90) % 4
+    return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
+
+
+def _why(error: Exception) -> str:
+    strerror = getattr(error, "strerror", None)
+    return strerror if strerror else reason(error)
