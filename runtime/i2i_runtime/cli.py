@@ -19,22 +19,18 @@ if TYPE_CHECKING:
 Device = Literal["auto", "cpu", "cuda"]
 
 
-class ValueRange(click.ParamType[tuple[float, float]]):
-    """`LOW,HIGH` as two numbers."""
-
-    name = "low,high"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, float]:
-        """See click."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            low, high = (float(part) for part in str(value).split(","))
-        except ValueError:
-            self.fail(f"expected LOW,HIGH such as -1,1 or 0,255, found {value!r}", param, ctx)
-        if low >= high:
-            self.fail(f"expected LOW below HIGH, found {value!r}", param, ctx)
-        return low, high
+def _value_range(
+    context: click.Context, parameter: click.Parameter, text: str | None
+) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        raise click.BadParameter(f"expected LOW,HIGH such as -1,1 or 0,255, found {text!r}") from None
+    if low >= high:
+        raise click.BadParameter(f"expected LOW below HIGH, found {text!r}")
+    return low, high
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -63,7 +59,12 @@ class ValueRange(click.ParamType[tuple[float, float]]):
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to run."
 )
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads for one inference.")
-@click.option("--value-range", type=ValueRange(), help="Model without a card: its values for black and white [-1,1].")
+@click.option(
+    "--value-range",
+    metavar="LOW,HIGH",
+    callback=_value_range,
+    help="Model without a card: its values for black and white [-1,1].",
+)
 @click.option("--colour", type=click.Choice(["RGB", "BGR"]), help="Model without a card: its colour order [RGB].")
 @command.debug_option
 @click.version_option(__version__, prog_name="i2i-run")
@@ -82,13 +83,13 @@ def i2i_run(
     colour: Literal["RGB", "BGR"] | None,
     debug: bool,
 ) -> None:
-    r"""Translate video, camera or pictures with an exported generator.
+    """Translate video, camera or pictures with an exported generator.
 
     \b
     i2i-run --camera 0 --engine zebra.onnx --show
     i2i-run --video in.mp4 --engine zebra.onnx --output out.mp4
     i2i-run --images photos --engine zebra.onnx --output results
-    """
+    """  # noqa: D301
     if sum(source is not None for source in (video, camera, images)) != 1:
         raise UsageError("expected exactly one of --video FILE, --camera N or --images DIR")
     if not outputs and not show:

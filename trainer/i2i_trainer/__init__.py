@@ -1,0 +1,1 @@
+"""Train image-to-image generators in PyTorch."""

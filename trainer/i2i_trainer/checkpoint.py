@@ -1,0 +1,154 @@
+"""Checkpoints: one file of tensors and JSON, whole at every moment.
+
+A checkpoint is written beside its target, brought to the disk and moved into place, and its SHA-256 stands in
+`NAME.pt.sha256`. A kill at any moment leaves the checkpoint before or the one after.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from i2i_runtime.card import Card
+from i2i_runtime.errors import ModelError, SinkError, reason
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """What a training saves."""
+
+    card: Card
+    config: str
+    """JSON of the settings: `{"model_type": ..., "run": {...}, "model": {...}}`."""
+    networks: dict[str, dict[str, Tensor]]
+    """Network name to state dict, on the CPU when loaded."""
+    pictures: Tensor
+    """(n, h, w, 3) uint8 BGR: inputs on which the exporter proves its work."""
+    training_state: dict[str, Any] | None
+    """Optimisers, random generators and counters; None in a checkpoint that is only for use."""
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write `checkpoint` to `path`, atomically.
+
+    Raises:
+        SinkError: the disk refuses; what was at `path` is still there.
+    """
+    beside = path.with_name(f".{path.name}.partial")
+    sums = _sums_path(path)
+    payload = {
+        "format": FORMAT,
+        "card": checkpoint.card.to_json(),
+        "config": checkpoint.config,
+        "networks": checkpoint.networks,
+        "pictures": checkpoint.pictures,
+        "training_state": checkpoint.training_state,
+    }
+    try:
+        with beside.open("wb") as file:
+            torch.save(payload, file)
+            file.flush()
+            os.fsync(file.fileno())
+        new_sum = file_sha256(beside)
+        # Both sums are allowed while the file changes: at every moment the file on disk has a sum that is listed.
+        _write_sums(sums, path.name, [new_sum, *_allowed_sums(sums)])
+        beside.replace(path)
+        _write_sums(sums, path.name, [new_sum])
+        _sync_folder(path.parent)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        beside.unlink(missing_ok=True)
+        raise SinkError(
+            f"{path}: the checkpoint cannot be written ({reason(error)}); the one before is kept"
+        ) from error
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint: tensors and JSON only, never code.
+
+    Raises:
+        ModelError: missing, cut off, altered, or not a checkpoint of ours.
+    """
+    if not path.is_file():
+        raise ModelError(f"{path}: no such checkpoint; expected RUN/last.pt or RUN/best.pt")
+    allowed = _allowed_sums(_sums_path(path))
+    if allowed and file_sha256(path) not in allowed:
+        raise ModelError(
+            f"{path}: its SHA-256 is not the one in {_sums_path(path).name}: it was cut off or altered; "
+            "copy it again, or use another checkpoint of the run"
+        )
+    try:
+        payload = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ModelError(f"{path}: expected tensors and JSON only, found something else ({reason(error)})") from error
+    except Exception as error:  # zip, pickle and torch each have their own
+        raise ModelError(f"{path}: not a whole checkpoint ({reason(error)}); use another one of the run") from error
+    expected = {"format", "card", "config", "networks", "pictures", "training_state"}
+    if not isinstance(payload, Mapping) or not expected <= payload.keys():
+        raise ModelError(f"{path}: expected a checkpoint of i2i-train, found other contents")
+    if payload["format"] != FORMAT:
+        raise ModelError(f"{path}: checkpoint format {payload['format']} is unknown, this i2i reads {FORMAT}")
+    return Checkpoint(
+        card=Card.from_json(payload["card"], where=str(path)),
+        **{key: payload[key] for key in ("config", "networks", "pictures", "training_state")},
+    )
+
+
+def load_weights(network: torch.nn.Module, weights: dict[str, Tensor], where: str) -> None:
+    """Load a state dict that must fit exactly.
+
+    Raises:
+        ModelError: names what is missing, unknown or of another shape.
+    """
+    try:
+        network.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        raise ModelError(
+            f"{where}: the weights do not fit the network ({' '.join(str(error).split())[:300]})"
+        ) from None
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _sums_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _allowed_sums(sums: Path) -> list[str]:
+    try:
+        return [line.split()[0] for line in sums.read_text().splitlines() if line.strip()]
+    except OSError:
+        return []
+
+
+def _write_sums(sums: Path, name: str, digests: list[str]) -> None:
+    """In the format of `sha256sum --check`."""
+    beside = sums.with_name(f".{sums.name}.partial")
+    beside.write_text("".join(f"{digest}  {name}\n" for digest in dict.fromkeys(digests)))
+    beside.replace(sums)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring the renames to the disk too, where the system can."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,115 @@
+"""`i2i-train`: train an image-to-image generator."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from i2i_runtime import __version__, command
+from i2i_runtime.card import decode
+from i2i_runtime.errors import ModelError, UsageError
+from i2i_trainer.config import (
+    ModelConfig,
+    RunConfig,
+    config_file_option,
+    explicit,
+    options_of,
+    resumed,
+)
+from i2i_trainer.models import config_type, model_names, summary
+
+
+class _ModelTypes(click.Group):
+    """One subcommand for each file in `models/`, made from its settings."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return model_names()
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in model_names():
+            return None
+        model_config = config_type(name)
+
+        @click.pass_context
+        def start(ctx: click.Context, /, **values: Any) -> None:
+            _train(ctx, name, model_config, values)
+
+        return click.Command(
+            name,
+            callback=start,
+            help=f"{summary(name)}\n\nPictures: DIR/train with A|B side by side, or DIR/trainA and DIR/trainB.",
+            short_help=summary(name),
+            params=[
+                *options_of(RunConfig),
+                *options_of(model_config),
+                config_file_option(lambda: RunConfig, lambda: model_config),
+                click.Option(["--resume"], is_flag=True, help="Go on from the last checkpoint in --out."),
+                click.Option(["--debug"], is_flag=True, help="Show the full traceback of an error."),
+            ],
+        )
+
+
+@click.command(
+    cls=_ModelTypes,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@click.version_option(__version__, prog_name="i2i-train")
+def i2i_train() -> None:
+    """Train an image-to-image generator; `i2i-train MODEL --help` lists its settings."""
+
+
+def _train(ctx: click.Context, name: str, model_config: type[ModelConfig], values: dict[str, Any]) -> None:
+    def settings(config: type[Any]) -> Any:
+        return config(**{f.name: values[f.name] for f in dataclasses.fields(config)})
+
+    run, config = settings(RunConfig), settings(model_config)
+    if not run.out:
+        raise UsageError("--out: expected a folder for this run, found nothing; for example --out runs/facades")
+    last = Path(run.out) / "last.pt"
+    resume = values["resume"] and last.exists()
+    if last.exists() and not resume:
+        raise UsageError(f"--out {run.out}: holds a training already; add --resume, or choose another folder")
+    if values["resume"] and not resume:
+        click.echo(f"{last}: nothing to resume yet, starting at step 0", err=True)
+    if resume:
+        before_run, before_config = _settings_of(last, name, model_config)
+        stated = explicit(ctx, values)
+        run, config = resumed(before_run, run, stated), resumed(before_config, config, stated)
+    if not run.data:
+        raise UsageError("--data: expected a folder of training pictures, found nothing")
+    _require_torch()
+    from i2i_trainer.loop import train
+
+    train(name, run, config, resume=resume)
+
+
+def _settings_of(checkpoint: Path, name: str, model_config: type[ModelConfig]) -> tuple[RunConfig, Any]:
+    """The settings that the training in a checkpoint began with."""
+    _require_torch()
+    from i2i_trainer.checkpoint import load_checkpoint
+
+    saved = json.loads(load_checkpoint(checkpoint).config)
+    if saved["model_type"] != name:
+        raise UsageError(f"{checkpoint}: expected a {name} training, found {saved['model_type']}")
+    where = f"{checkpoint}: settings"
+    return decode(RunConfig, saved["run"], where), decode(model_config, saved["model"], where)
+
+
+def _require_torch() -> None:
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise ModelError("training needs PyTorch; pip install 'i2i[train]'") from error
+
+
+def main() -> None:
+    """Entry point of the `i2i-train` command."""
+    command.run(i2i_train)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,239 @@
+"""Settings of a training: typed dataclasses whose fields are flags, TOML keys and their help at once.
+
+Nothing here imports torch, so that every `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import re
+import sys
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+from click.core import ParameterSource
+
+from i2i_runtime.card import decode
+from i2i_runtime.errors import ModelError, UsageError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Size = tuple[int, int]
+"""(height, width) in pixels."""
+
+
+def option(default: Any, help: str, *, may_change: bool = False) -> Any:
+    """A dataclass field that is a setting.
+
+    Args:
+        default: its value where nobody sets it.
+        help: one sentence for `--help`.
+        may_change: whether a resumed training may have another value than the one it began with.
+    """
+    return field(default=default, metadata={"help": help, "may_change": may_change})
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Settings that every model type has."""
+
+    data: str = option("", "Folder of training pictures.", may_change=True)
+    out: str = option("", "Folder of this run: checkpoints, metrics, sample pictures.", may_change=True)
+    direction: Literal["AtoB", "BtoA"] = option("AtoB", "AtoB: A (or the left half) is the input; BtoA: B is.")
+    size: Size = option((256, 256), "Size of the training images, N or HEIGHTxWIDTH.")
+    load_size: Size | None = option(None, "Size before the random crop; by default 286/256 of --size.")
+    flip: bool = option(True, "Mirror half of the training images.")
+    batch: int = option(1, "Images in a step.")
+    epochs: int = option(100, "Epochs at the full learning rate.", may_change=True)
+    epochs_decay: int = option(100, "Epochs over which it falls to zero.", may_change=True)
+    steps: int | None = option(None, "Steps in all, instead of epochs: half at the full rate.", may_change=True)
+    max_minutes: float | None = option(None, "End after this time all the same.", may_change=True)
+    lr: float = option(2e-4, "Learning rate of Adam.")
+    beta1: float = option(0.5, "Adam's decay of the gradient's mean.")
+    beta2: float = option(0.999, "Adam's decay of the gradient's square.")
+    seed: int = option(0, "Seed of weights, order, crops and dropout.")
+    device: str = option("auto", "auto, cpu, cuda, cuda:1 or mps.", may_change=True)
+    workers: int | None = option(None, "Processes that load pictures; by default none on a CPU.", may_change=True)
+    skip_unreadable: bool = option(False, "Leave broken pictures out instead of ending.", may_change=True)
+    log_every: int = option(50, "Steps between two lines of metrics.", may_change=True)
+    sample_every: int = option(500, "Steps between two sample pictures.", may_change=True)
+    eval_every: int = option(1000, "Steps between two evaluations on val/ or test/.", may_change=True)
+    save_every: int = option(1000, "Steps between two checkpoints.", may_change=True)
+
+    def __post_init__(self) -> None:
+        """Check what types cannot say.
+
+        Raises:
+            UsageError: a value out of its range.
+        """
+        at_least_one = ("batch", "log_every", "sample_every", "eval_every", "save_every", "steps")
+        for name, least in [*((name, 1) for name in at_least_one), ("epochs", 0), ("epochs_decay", 0), ("workers", 0)]:
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UsageError(f"{flag(name)}: expected at least {least}, found {value}")
+        if self.load_size and any(a < b for a, b in zip(self.load_size, self.size, strict=True)):
+            raise UsageError(f"--load-size {self.load_size}: expected at least --size {self.size}")
+        if self.steps is None and self.epochs + self.epochs_decay == 0:
+            raise UsageError("--epochs and --epochs-decay: expected at least one epoch in all, found 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Base of the settings of one model type."""
+
+
+def flag(name: str) -> str:
+    """The flag of a field: `lambda_l1` is `--lambda-l1`."""
+    return "--" + name.replace("_", "-")
+
+
+class _SizeType(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions of click only
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Size:
+        if isinstance(value, (tuple, list)):
+            value = "x".join(map(str, value))
+        match = re.fullmatch(r"(\d+)(?:x(\d+))?", str(value))
+        if match is None or 0 in (height := int(match[1]), width := int(match[2] or match[1])):
+            self.fail(f"expected N or HEIGHTxWIDTH such as 256 or 256x512, found {value!r}", param, ctx)
+        return height, width
+
+
+SIZE = _SizeType()
+"""Click type of an image size."""
+
+
+def options_of(config: type) -> list[click.Option]:
+    """One click option for each field of a config dataclass."""
+    hints = typing.get_type_hints(config)
+    return [_option(f.name, hints[f.name], f.default, f.metadata["help"]) for f in dataclasses.fields(config)]
+
+
+def _option(name: str, hint: Any, default: Any, help: str) -> click.Option:
+    kind = _without_none(hint)
+    declaration = flag(name)
+    if kind is bool:
+        declaration += "/--no-" + name.replace("_", "-")
+    types_: dict[Any, Any] = {int: click.INT, float: click.FLOAT, str: click.STRING, bool: click.BOOL, Size: SIZE}
+    literal = typing.get_origin(kind) is Literal
+    return click.Option(
+        [declaration, name],
+        type=click.Choice(typing.get_args(kind)) if literal else types_[kind],
+        default=default,
+        show_default="x".join(map(str, default)) if isinstance(default, tuple) else default not in (None, ""),
+        help=help,
+    )
+
+
+def _without_none(hint: Any) -> Any:
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        (hint,) = (option for option in typing.get_args(hint) if option is not type(None))
+    return hint
+
+
+def config_file_option(*configs: Callable[[], type]) -> click.Option:
+    """`--config FILE`: values from a TOML file, which flags override."""
+
+    def read(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+        if value is not None:
+            hints = {name: hint for config in configs for name, hint in typing.get_type_hints(config()).items()}
+            ctx.default_map = read_toml(Path(value), hints)
+
+    return click.Option(
+        ["--config"],
+        metavar="FILE",
+        is_eager=True,
+        expose_value=False,
+        callback=read,
+        help="TOML file of settings, named like the flags; flags win.",
+    )
+
+
+def read_toml(path: Path, hints: dict[str, Any]) -> dict[str, Any]:
+    """Read settings from a TOML file.
+
+    Args:
+        path: the file.
+        hints: name to type of the settings that may stand in it.
+
+    Raises:
+        UsageError: unreadable, no TOML, an unknown key or a value of a wrong type, with file and line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = tomllib.loads(text)
+    except OSError as error:
+        raise UsageError(f"--config {path}: cannot be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not TOML ({error})") from error
+    settings = {}
+    for key, value in values.items():
+        name = key.replace("-", "_")
+        where = f"{path}:{_line_of(key, text)}: {key}"
+        if name not in hints:
+            near = difflib.get_close_matches(name, hints, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(hints))}"
+            raise UsageError(f"{where}: unknown setting; {hint}")
+        kind = _without_none(hints[name])
+        try:
+            settings[name] = SIZE.convert(value, None, None) if kind == Size else decode(kind, value, where)
+        except ModelError as error:
+            raise UsageError(str(error)) from None
+        except click.BadParameter as error:
+            raise UsageError(f"{where}: {error.message}") from None
+    return settings
+
+
+def _line_of(key: str, text: str) -> int:
+    for number, line in enumerate(text.splitlines(), 1):
+        if re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=|\s*\[{re.escape(key)}\]", line):
+            return number
+    return 1
+
+
+def to_toml(*configs: Any) -> str:
+    """Settings as TOML that `--config` reads back."""
+    lines = []
+    for config in configs:
+        for name, value in dataclasses.asdict(config).items():
+            if value is not None:
+                # A JSON string, number, boolean or list is TOML as well.
+                lines.append(f"{name} = {json.dumps(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def explicit(ctx: click.Context, names: typing.Iterable[str]) -> set[str]:
+    """Which of these settings the user stated, by flag or file."""
+    stated = (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP, ParameterSource.ENVIRONMENT)
+    return {name for name in names if ctx.get_parameter_source(name) in stated}
+
+
+def resumed(before: Any, wanted: Any, stated: set[str]) -> Any:
+    """The settings of a resumed training: as before, except for what the user states and may change.
+
+    Raises:
+        UsageError: a stated setting differs and would make another training of it.
+    """
+    changes = {}
+    for its_field in dataclasses.fields(before):
+        name = its_field.name
+        old, new = getattr(before, name), getattr(wanted, name)
+        if name not in stated or old == new:
+            continue
+        if not its_field.metadata["may_change"]:
+            raise UsageError(
+                f"--resume: this training began with {flag(name)} {old}, found {new}; leave the flag out, or start "
+                "another run with another --out"
+            )
+        changes[name] = new
+    return dataclasses.replace(before, **changes)

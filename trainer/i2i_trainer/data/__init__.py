@@ -1,0 +1,1 @@
+"""Training pictures: found, paired, checked and turned into batches."""

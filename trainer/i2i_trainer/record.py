@@ -1,0 +1,119 @@
+"""What a training leaves for people: metrics.jsonl, sample pictures, progress on the terminal."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from i2i_runtime.errors import SinkError
+from i2i_runtime.frame import Image
+from i2i_runtime.image import make_folder, write_image
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_PLAIN_EVERY = 10.0
+"""Seconds between two progress lines where there is no terminal."""
+
+
+class Recorder:
+    """Writes into the folder of a run and shows how it goes."""
+
+    def __init__(self, run: Path, first_step: int, last_step: int) -> None:
+        """Open the run's folder; metrics beyond `first_step`, left by a run that was killed, are dropped.
+
+        Raises:
+            SinkError: the folder cannot be written.
+        """
+        self.run = run
+        make_folder(run / "samples")
+        self._metrics = run / "metrics.jsonl"
+        _drop_after(self._metrics, first_step)
+        self._last_step = last_step
+        self._console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("step"),
+            MofNCompleteColumn(),
+            BarColumn(),
+            TextColumn("{task.fields[line]}"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._progress.add_task("train", total=last_step, completed=first_step, line="")
+        self._first_step = first_step
+        self._began = self._said_at = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def say(self, line: str) -> None:
+        """Print a line, above the progress bar where there is one."""
+        self._progress.console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+    def log(self, step: int, values: Mapping[str, Any]) -> None:
+        """Append one line to metrics.jsonl."""
+        try:
+            with self._metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, **values}) + "\n")
+        except OSError as error:
+            raise SinkError(f"{self._metrics}: cannot be written ({error.strerror})") from error
+
+    def progress(self, step: int, losses: Mapping[str, float], images_per_s: float) -> None:
+        """Show the step, its losses and the speed."""
+        line = "  ".join(f"{name} {value:.3f}" for name, value in losses.items()) + f"  {images_per_s:.1f} img/s"
+        self._progress.update(self._task, completed=step, line=line)
+        now = time.monotonic()
+        if not self._console.is_terminal and now - self._said_at >= _PLAIN_EVERY:
+            self._said_at = now
+            remaining = (now - self._began) / max(1, step - self._first_step) * (self._last_step - step)
+            self.say(f"step {step}/{self._last_step}  {line}  ETA {remaining / 60:.0f} min")
+
+    def sample(self, step: int, rows: Sequence[Sequence[Image]], titles: Sequence[str]) -> None:
+        """Write a grid of pictures, one row an example."""
+        write_image(self.run / "samples" / f"step_{step:07d}.png", grid(rows, titles))
+
+
+def grid(rows: Sequence[Sequence[Image]], titles: Sequence[str], gap: int = 4) -> Image:
+    """Pictures of one size in rows and columns on white, with a title over each column."""
+    height, width = rows[0][0].shape[:2]
+    header = 24
+    sheet = np.full((header + len(rows) * (height + gap), len(titles) * (width + gap) - gap, 3), 255, np.uint8)
+    for column, title in enumerate(titles):
+        left = column * (width + gap)
+        cv2.putText(sheet, title, (left + 4, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (40, 40, 40), 1, cv2.LINE_AA)
+        for number, row in enumerate(rows):
+            top = header + number * (height + gap)
+            sheet[top : top + height, left : left + width] = row[column]
+    return sheet
+
+
+def _drop_after(metrics: Path, step: int) -> None:
+    """Keep only whole lines up to `step`."""
+    if not metrics.exists():
+        return
+    kept = []
+    for line in metrics.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except (ValueError, KeyError):
+            continue  # half a line: the process was killed while it wrote it
+    beside = metrics.with_name(f".{metrics.name}.partial")
+    beside.write_text("".join(kept), encoding="utf-8")
+    beside.replace(metrics)
