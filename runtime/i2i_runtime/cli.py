@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 Device = Literal["auto", "cpu", "cuda"]
 
 
-def _value_range(
-    context: click.Context, parameter: click.Parameter, text: str | None
-) -> tuple[float, float] | None:
+def _value_range(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[float, float] | None:
     if text is None:
         return None
     try:

@@ -6,16 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import cv2
 import numpy as np
 
 from i2i_runtime.card import Architecture, Card, ExportRecord, ImageSpec, SizeRule
 from i2i_runtime.closing import Closing
-from i2i_runtime.engines.base import Device, Engine, Tensor, TensorSpec
+from i2i_runtime.engines.base import Device, Engine, TensorSpec
 from i2i_runtime.engines.open import open_engine
 from i2i_runtime.errors import ModelError, UsageError
 from i2i_runtime.frame import Image
-from i2i_runtime.image import Fit, FitMode, plan_fit
+from i2i_runtime.image import Fit, FitMode, image_to_tensor, plan_fit, tensor_to_image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,38 +105,12 @@ class Translator(Closing):
         if self.is_uint8:
             result: Image = self._engine.run(fitted[None])[0]
         else:
-            output = self._engine.run(self._to_tensor(fitted))
+            tensor = image_to_tensor(fitted, self.card.input)
+            output = self._engine.run(tensor.astype(self._engine.inputs[0].dtype, copy=False))
             if not np.isfinite(output.sum(dtype=np.float64)):
                 raise ModelError(f"{self._engine.name}: the model returned NaN or infinity")
-            result = self._to_image(output[0])
+            result = tensor_to_image(output[0], self.card.output)
         return self._fit.undo(result)
-
-    def _to_tensor(self, image: Image) -> Tensor:
-        """(h, w, 3) uint8 BGR to (1, c, h, w) in the card's value range."""
-        spec = self.card.input
-        if spec.channels == 1:
-            image = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), np.uint8)
-        low, high = spec.value_range
-        scale = (high - low) / 255.0
-        mean = -low / scale
-        # Three times as quick as the same sum in NumPy, and equal to 1e-6.
-        blob = cv2.dnn.blobFromImage(image, scale, mean=(mean,) * 3, swapRB=spec.colour == "RGB")
-        return np.asarray(blob, self._engine.inputs[0].dtype)
-
-    def _to_image(self, output: Tensor) -> Image:
-        """(c, h, w) in the card's value range to (h, w, 3) uint8 BGR, rounded."""
-        spec = self.card.output
-        low, high = spec.value_range
-        scale = 255.0 / (high - low)
-        planes = [
-            cv2.addWeighted(plane, scale, plane, 0.0, -low * scale, dtype=cv2.CV_8U)
-            for plane in np.asarray(output, np.float32)
-        ]
-        if spec.channels == 1:
-            planes *= 3
-        elif spec.colour == "RGB":
-            planes.reverse()
-        return np.asarray(cv2.merge(planes), np.uint8)
 
     def close(self) -> None:
         """Free the engine."""

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from i2i_runtime.card import ImageSpec
 from i2i_runtime.frame import Image
-from i2i_runtime.image import resize
+from i2i_runtime.image import image_to_tensor, resize, tensor_to_image
 from i2i_trainer.config import Size
 
 
@@ -49,11 +50,9 @@ def load_size_for(size: Size) -> Size:
 
 def to_tensor(image: Image) -> Tensor:
     """(h, w, 3) uint8 BGR to (3, h, w) float32 RGB in [-1, 1]."""
-    rgb = np.ascontiguousarray(image[:, :, ::-1].transpose(2, 0, 1))
-    return torch.from_numpy(rgb).float().div_(127.5).sub_(1.0)
+    return torch.from_numpy(image_to_tensor(np.ascontiguousarray(image), ImageSpec())[0])
 
 
 def to_image(tensor: Tensor) -> Image:
     """(3, h, w) RGB in [-1, 1] to (h, w, 3) uint8 BGR, rounded."""
-    grey = tensor.detach().float().cpu().add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8)
-    return np.ascontiguousarray(grey.numpy().transpose(1, 2, 0)[:, :, ::-1])
+    return tensor_to_image(tensor.detach().float().cpu().numpy(), ImageSpec())
