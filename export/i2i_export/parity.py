@@ -11,6 +11,7 @@ from torch import nn
 
 from i2i_runtime.card import Card, ParityRecord
 from i2i_runtime.engines.base import Engine
+from i2i_runtime.errors import ModelError
 from i2i_runtime.frame import Image
 from i2i_runtime.image import image_to_tensor, resize, tensor_to_image
 
@@ -30,6 +31,9 @@ def measure_parity(
         card: the exported model's card: its size, and whether it is a float or a uint8 graph.
         pictures: (h, w, 3) uint8 BGR of any size; resized to the model's.
         tolerance: the largest difference that the caller will accept; only recorded here.
+
+    Raises:
+        ModelError: either of them returns NaN or infinity.
     """
     assert card.size.height is not None
     assert card.size.width is not None
@@ -45,8 +49,11 @@ def measure_parity(
             found = engine.run(image[None])
         else:
             found = engine.run(tensor)
-        # NaN compares as false with everything: it must not pass as "not above the tolerance".
-        difference = np.nan_to_num(np.abs(wanted.astype(np.float64) - found), nan=math.inf)
+        if not (np.isfinite(wanted).all() and np.isfinite(found).all()):
+            raise ModelError(
+                "the generator returns NaN or infinity: nothing was written; export an earlier checkpoint of the run"
+            )
+        difference = np.abs(wanted.astype(np.float64) - found)
         worst = max(worst, float(difference.max()))
         total += float(difference.sum())
         squares += float(np.square(difference).sum())

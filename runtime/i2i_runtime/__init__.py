@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 # Read by OpenCV when it is first imported: refuse pictures that would take gigabytes to decode (67 Mpx).
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**26))
+# And say nothing beside our own one line for a camera that is not there or a broken picture.
+os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
 
 if TYPE_CHECKING:
     from i2i_runtime.card import Card

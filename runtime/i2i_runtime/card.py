@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 import types
 import typing
 from dataclasses import dataclass, field
@@ -143,11 +144,11 @@ class Card:
         """Read a card, telling `where` it was found when something is wrong with it.
 
         Raises:
-            ModelError: no JSON, another version, a missing or unknown field, a wrong type.
+            ModelError: no JSON, another version, a missing or unknown field, a wrong type, an impossible number.
         """
         try:
             data = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ModelError(f"{where}: the card is not JSON ({error}); export the model again") from None
         if not isinstance(data, dict):
             raise ModelError(f"{where}: expected the card to be a JSON object, found {type(data).__name__}")
@@ -157,7 +158,22 @@ class Card:
                 f"{where}: card version {version!r} is unknown, this i2i reads version {CARD_VERSION}; "
                 "use the i2i that wrote it, or export the model again"
             )
-        return decode(cls, data, where)
+        card = decode(cls, data, where)
+        _check_numbers(card, where)
+        return card
+
+
+def _check_numbers(card: Card, where: str) -> None:
+    """Refuse numbers that would end in a division by zero or an empty picture much later."""
+    for side, spec in (("input", card.input), ("output", card.output)):
+        black, white = spec.value_range
+        if black == white:
+            raise _wrong(f"{where}.{side}.value_range", "two different values", list(spec.value_range))
+        if spec.channels < 1:
+            raise _wrong(f"{where}.{side}.channels", "at least 1", spec.channels)
+    for name, length in dataclasses.asdict(card.size).items():
+        if length is not None and length < 1:
+            raise _wrong(f"{where}.size.{name}", "at least 1", length)
 
 
 def decode(kind: type[T], data: object, where: str) -> T:
@@ -190,10 +206,13 @@ def _decode(kind: Any, data: Any, path: str) -> Any:
     if origin is tuple and isinstance(data, list):
         kinds = [arguments[0]] * len(data) if arguments[-1] is Ellipsis else list(arguments)
         if len(kinds) != len(data):
-            raise _wrong(path, f"{len(kinds)} values", f"{len(data)}")
+            raise _wrong(path, f"{len(kinds)} values", data)
         return tuple(_decode(k, value, f"{path}[{i}]") for i, (k, value) in enumerate(zip(kinds, data, strict=True)))
-    if kind is float and type(data) is int:
-        return float(data)
+    # Neither NaN nor infinity, which to_json would refuse, nor an int beyond float's range.
+    if kind is float:
+        if type(data) in (int, float) and abs(data) <= sys.float_info.max:
+            return float(data)
+        raise _wrong(path, "a finite number", data)
     if isinstance(kind, type) and type(data) is kind:
         return data
     raise _wrong(path, kind, data)
@@ -205,7 +224,7 @@ def _decode_dataclass(kind: Any, data: Any, path: str) -> Any:
     hints = typing.get_type_hints(kind)
     fields = {f.name: f for f in dataclasses.fields(kind)}
     if unknown := sorted(data.keys() - fields.keys()):
-        raise ModelError(f"{path}.{unknown[0]}: unknown field; {kind.__name__} has {', '.join(fields)}")
+        raise ModelError(f"{path}: unknown field {_short(unknown[0])}; {kind.__name__} has {', '.join(fields)}")
     for name, its_field in fields.items():
         has_default = not (its_field.default is its_field.default_factory is dataclasses.MISSING)
         if name not in data and not has_default:
@@ -218,4 +237,10 @@ def _name(kind: Any) -> str:
 
 
 def _wrong(path: str, expected: Any, found: Any) -> ModelError:
-    return ModelError(f"{path}: expected {_name(expected)}, found {found!r}")
+    return ModelError(f"{path}: expected {_name(expected)}, found {_short(found)}")
+
+
+def _short(found: Any) -> str:
+    """What a file holds, on one line and not the whole of it."""
+    text = repr(found)
+    return text if len(text) <= 80 else f"{text[:80]}..."

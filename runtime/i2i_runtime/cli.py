@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -92,8 +93,8 @@ def i2i_run(
         raise UsageError("expected exactly one of --video FILE, --camera N or --images DIR")
     if not outputs and not show:
         raise UsageError("nothing to do with the result: give --output PATH, --show or both")
-    if video is not None and any(o.exists() and Path(video).exists() and o.samefile(video) for o in outputs):
-        raise UsageError(f"--output {video} is the input; choose another name")
+    if len({output.resolve() for output in outputs}) < len(outputs):
+        raise UsageError("two --output with the same name; choose another for one of them")
 
     # Imports wait until the arguments make sense: --help and typing errors answer at once.
     from rich.console import Console
@@ -104,6 +105,8 @@ def i2i_run(
     console = Console(stderr=True)
     for conflict in wheel_conflicts():
         click.echo(f"warning: {conflict}", err=True)
+    if video is not None:
+        _refuse_to_overwrite(Path(video), outputs)
     sinks = _open_sinks(outputs, show)
     assumptions = Assumptions(value_range=value_range, colour=colour)
     with Translator(engine, fit=fit, device=device, threads=threads, assumptions=assumptions) as translator:
@@ -114,6 +117,15 @@ def i2i_run(
         model_size = f"{size.width}x{size.height}" if size.width else "any size"
         click.echo(f"{translator.card.name}: {model_size}, {translator.provider}", err=True)
         _run(source, translator, sinks, side_by_side, console)
+
+
+def _refuse_to_overwrite(video: Path, outputs: tuple[Path, ...]) -> None:
+    from i2i_runtime.sinks.video import partial_path
+
+    for output in outputs:
+        # The input may be the partial file that an earlier run left when it was killed.
+        if any(path.exists() and video.exists() and path.samefile(video) for path in (output, partial_path(output))):
+            raise UsageError(f"--output {output} would overwrite the input {video}; choose another name")
 
 
 def _open_sinks(outputs: tuple[Path, ...], show: bool) -> list[Sink]:
@@ -169,8 +181,8 @@ def _run(source: Source, translator: Any, sinks: list[Sink], side_by_side: bool,
 
 
 def _report(result: Result) -> None:
-    for line in result.skipped:
-        click.echo(f"skipped: {line}", err=True)
+    for line, times in Counter(result.skipped).items():
+        click.echo(f"skipped: {line}{f' ({times} times)' if times > 1 else ''}", err=True)
     status = result.status
     click.echo(
         f"{status.captured} frames in, {status.translated} translated, {status.dropped} dropped, {status.failed} failed"

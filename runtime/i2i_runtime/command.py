@@ -44,7 +44,8 @@ def run(command: click.Command) -> NoReturn:
         if "--debug" in arguments:
             traceback.print_exc()
         code = _say(f"unexpected {type(error).__name__}: {reason(error)} (run again with --debug)", 1)
-    sys.stdout.flush()
+    if sys.stdout is not None:  # None where the parent process gave us none (`>&-`)
+        sys.stdout.flush()
     sys.exit(code)
 
 

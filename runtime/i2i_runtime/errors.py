@@ -73,8 +73,9 @@ def redact(text: str) -> str:
     >>> redact("rtsp://admin:hunter2@10.0.0.5/stream")
     'rtsp://***@10.0.0.5/stream'
     """
-    # Greedy up to the last @ before white space: a password may itself hold @, / or ?.
-    return re.sub(r"(\b[a-z][a-z0-9+.-]*://)[^\s'\"]*@", r"\1***@", text, flags=re.IGNORECASE)
+    # Greedy up to the last @ before white space: a password may itself hold @, /, ? or a quote.
+    # One slash is enough: pathlib turns rtsp:// into rtsp:/.
+    return re.sub(r"(\b[a-z][a-z0-9+.-]+:/{1,2})\S*@", r"\1***@", text, flags=re.IGNORECASE)
 
 
 def reason(error: BaseException) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -30,7 +31,8 @@ def list_images(folder: Path) -> list[Path]:
 def natural_order(path: Path) -> list[tuple[bool, int, str]]:
     """Sort key that compares runs of digits as numbers."""
     parts = re.split(r"(\d+)", path.name)
-    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts]
+    # isdecimal, not isdigit: "²" is a digit that int() refuses.
+    return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
 
 
 def read_image(path: Path) -> Image:
@@ -69,7 +71,7 @@ def picture_problem(data: bytes) -> str | None:
         # Entropy-coded data never holds FF D9, and an EXIF thumbnail's own end lies before the first scan.
         if scan is None or data.find(b"\xff\xd9", scan) < 0:
             return "truncated JPEG (its end marker is missing)"
-    if data.startswith(b"\x89PNG") and b"IEND" not in data[-64:] and b"IEND" not in data:
+    if data.startswith(b"\x89PNG") and b"IEND" not in data:
         return "truncated PNG (its end chunk is missing)"
     return None
 
@@ -103,7 +105,8 @@ def write_image(path: Path, image: Image) -> None:
     except cv2.error as error:
         raise SinkError(f"{path}: OpenCV cannot write {path.suffix!r} pictures; use .png or .jpg") from error
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):  # a name too long to write is too long to delete
+            beside.unlink(missing_ok=True)
         raise SinkError(f"{path}: cannot be written ({error.strerror})") from error
 
 

@@ -15,7 +15,6 @@ from functools import partial
 import numpy as np
 
 from i2i_runtime.channel import Channel
-from i2i_runtime.errors import ModelError
 from i2i_runtime.frame import Frame, Image
 from i2i_runtime.sinks.base import Sink, SinkClosed
 from i2i_runtime.sources.base import Source
@@ -99,17 +98,21 @@ class Pipeline:
         on_main = [(sink, outlet) for sink, outlet in self._outlets if sink.needs_main_thread]
         capture = self._thread(self._capture)
         workers = [self._thread(self._infer)]
-        for sink, outlet in self._outlets:
-            sink.start(self._source.info)
-            if not sink.needs_main_thread:
-                workers.append(self._thread(partial(self._feed, sink, outlet)))
+        workers += [
+            self._thread(partial(self._feed, sink, outlet))
+            for sink, outlet in self._outlets
+            if not sink.needs_main_thread
+        ]
+        self._start_sinks()
         for thread in (capture, *workers):
             thread.start()
         try:
+            next_tick = 0.0
             while any(w.is_alive() for w in workers) or not all(outlet.is_finished for _, outlet in on_main):
                 self._carry_out_stop()
                 self._serve_or_wait(on_main, workers)
-                if on_tick:
+                if on_tick and time.monotonic() >= next_tick:
+                    next_tick = time.monotonic() + _TICK
                     on_tick(self.status())
         except BaseException:
             # A second Ctrl-C, or a callback that raised: end everything all the same.
@@ -120,7 +123,10 @@ class Pipeline:
             raise
         finally:
             for sink, _ in on_main:
-                sink.close()
+                try:
+                    sink.close()
+                except Exception as error:
+                    self._fail(error)
             capture.join(_ABANDON_AFTER)
             if not capture.is_alive():
                 self._source.close()
@@ -132,6 +138,16 @@ class Pipeline:
             outputs=tuple(sink.summary() for sink, _ in self._outlets),
             stopped=self._was_stopped,
         )
+
+    def _start_sinks(self) -> None:
+        try:
+            for sink, _ in self._outlets:
+                sink.start(self._source.info)
+        except BaseException:
+            for sink, _ in self._outlets:
+                sink.close()
+            self._source.close()
+            raise
 
     def _thread(self, work: Callable[[], None]) -> threading.Thread:
         def guarded() -> None:
@@ -155,20 +171,24 @@ class Pipeline:
 
     def _serve_or_wait(self, on_main: list[tuple[Sink, Channel[Frame]]], workers: list[threading.Thread]) -> None:
         """Spend a tick: on the sinks of the main thread, or waiting for a worker to end."""
-        if not on_main:
+        waiting = [(sink, outlet) for sink, outlet in on_main if not outlet.is_finished]
+        if not waiting:
             alive = next((w for w in workers if w.is_alive()), workers[0])
             alive.join(_TICK)
-        for sink, outlet in on_main:
-            frame = outlet.get(timeout=_TICK / len(on_main))
+        for sink, outlet in waiting:
+            frame = outlet.get(timeout=_TICK / len(waiting))
             if frame is None:
                 continue
             try:
                 sink.write(frame)
                 self._stats.written(frame.captured_at)
-            except SinkClosed:
-                self.stop()
-            except BaseException as error:
-                self._fail(error)
+            except Exception as error:
+                # Nothing more for a window that is closed: showing a frame would open it again.
+                self._stats.count("not_written", outlet.close(discard=True))
+                if isinstance(error, SinkClosed):
+                    self.stop()
+                else:
+                    self._fail(error)
 
     def _capture(self) -> None:
         try:
@@ -189,7 +209,7 @@ class Pipeline:
                 began = time.monotonic()
                 try:
                     image = self._translator(frame.image)
-                except ModelError:
+                except BaseException:
                     self._stats.count("failed")
                     raise
                 self._stats.translated(time.monotonic() - began)

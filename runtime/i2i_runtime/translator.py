@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import cv2
 import numpy as np
 
-from i2i_runtime.card import Architecture, Card, ExportRecord, ImageSpec, SizeRule
+from i2i_runtime.card import Architecture, Card, ImageSpec, SizeRule
 from i2i_runtime.closing import Closing
 from i2i_runtime.engines.base import Device, Engine, TensorSpec
 from i2i_runtime.engines.open import open_engine
@@ -59,7 +60,7 @@ class Translator(Closing):
         Raises:
             ModelError: the file is not a usable image-to-image model.
             DeviceError: the device is not there.
-            UsageError: assumptions about a model whose card states the facts.
+            UsageError: assumptions about a model that states the facts.
         """
         self._engine = engine if isinstance(engine, Engine) else open_engine(engine, device, threads)
         self._fit_mode = fit
@@ -67,11 +68,9 @@ class Translator(Closing):
         self.assumed: str | None = None
         if self._engine.card is None:
             self.card = _assumed_card(self._engine, assumptions or Assumptions())
-            low, high = self.card.input.value_range
-            self.assumed = (
-                f"{self._engine.name} carries no card: assuming {self.card.input.colour} values from {low:g} to "
-                f"{high:g} (--colour, --value-range)"
-            )
+            if self.is_uint8 and assumptions not in (None, Assumptions()):
+                raise UsageError(f"{self._engine.name}: it takes uint8 pictures; drop --colour and --value-range")
+            self.assumed = f"{self._engine.name} carries no card: assuming {self._assumption()}"
         elif assumptions not in (None, Assumptions()):
             raise UsageError(
                 f"{self._engine.name}: its card states colour and value range; drop --colour and --value-range"
@@ -102,15 +101,35 @@ class Translator(Closing):
         if self._fit is None or self._fit.source != (height, width):
             self._fit = plan_fit(height, width, self.card.size, self._fit_mode)
         fitted = self._fit.apply(image)
-        if self.is_uint8:
-            result: Image = self._engine.run(fitted[None])[0]
-        else:
-            tensor = image_to_tensor(fitted, self.card.input)
-            output = self._engine.run(tensor.astype(self._engine.inputs[0].dtype, copy=False))
-            if not np.isfinite(output.sum(dtype=np.float64)):
-                raise ModelError(f"{self._engine.name}: the model returned NaN or infinity")
-            result = tensor_to_image(output[0], self.card.output)
+        result = self._run_uint8(fitted) if self.is_uint8 else self._run_float(fitted)
+        if result.shape[:2] != self._fit.model:
+            (expected_height, expected_width), (found_height, found_width) = self._fit.model, result.shape[:2]
+            raise ModelError(
+                f"{self._engine.name}: expected a result of the input's size, {expected_width}x{expected_height}; "
+                f"found {found_width}x{found_height}"
+            )
         return self._fit.undo(result)
+
+    def _assumption(self) -> str:
+        if self.is_uint8:
+            return "uint8 pictures, BGR"
+        low, high = self.card.input.value_range
+        return f"{self.card.input.colour} values from {low:g} to {high:g} (--colour, --value-range)"
+
+    def _run_uint8(self, image: Image) -> Image:
+        if self.card.input.channels == 1:
+            image = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), np.uint8)[..., None]
+        result: Image = self._engine.run(image[None])[0]
+        return result if result.shape[-1] == 3 else np.repeat(result, 3, axis=-1)
+
+    def _run_float(self, image: Image) -> Image:
+        tensor = image_to_tensor(image, self.card.input)
+        output = self._engine.run(tensor.astype(self._engine.inputs[0].dtype, copy=False))
+        with np.errstate(invalid="ignore"):  # infinity - infinity
+            total = output.sum(dtype=np.float64)
+        if not np.isfinite(total):
+            raise ModelError(f"{self._engine.name}: the model returned NaN or infinity")
+        return tensor_to_image(output[0], self.card.output)
 
     def close(self) -> None:
         """Free the engine."""
@@ -184,7 +203,6 @@ def _assumed_card(engine: Engine, assumptions: Assumptions) -> Card:
         output=spec(out_channels),
         # Most fully convolutional generators halve the image two to five times.
         size=SizeRule(height=height, width=width, multiple_of=1 if height else 32),
-        export=ExportRecord(opset=0, precision="fp32", graph_io="float", norm_statistics="image"),
     )
     _check_tensors(engine, card)
     return card

@@ -46,8 +46,8 @@ class OnnxRuntimeEngine(Engine):
         self.provider = f"ONNX Runtime {running.removesuffix('ExecutionProvider')}"
         card_text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
         self.card = Card.from_json(card_text, where=str(path)) if card_text else None
-        self.inputs = tuple(_spec(node) for node in self._session.get_inputs())
-        self.outputs = tuple(_spec(node) for node in self._session.get_outputs())
+        self.inputs = tuple(_spec(node, path) for node in self._session.get_inputs())
+        self.outputs = tuple(_spec(node, path) for node in self._session.get_outputs())
 
     def run(self, batch: Tensor) -> Tensor:
         """See `Engine.run`; the returned array is the caller's."""
@@ -70,9 +70,9 @@ def _providers(device: Device) -> list[str]:
     return ["CPUExecutionProvider"]
 
 
-def _spec(node: ort.NodeArg) -> TensorSpec:
+def _spec(node: ort.NodeArg, path: Path) -> TensorSpec:
     dtype = _DTYPES.get(node.type)
     if dtype is None:
-        raise ModelError(f"tensor {node.name}: expected one of {', '.join(_DTYPES)}, found {node.type}")
+        raise ModelError(f"{path}: tensor {node.name}: expected {' or '.join(_DTYPES)}, found {node.type}")
     shape = tuple(length if isinstance(length, int) else None for length in node.shape)
     return TensorSpec(name=node.name, shape=shape, dtype=np.dtype(dtype))

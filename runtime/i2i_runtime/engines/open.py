@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 from importlib import metadata
 from pathlib import Path
 
 from i2i_runtime.engines.base import Device, Engine
-from i2i_runtime.errors import ModelError
+from i2i_runtime.errors import ModelError, reason
 
 _ONE_OF_EACH = (
     ("onnxruntime", "onnxruntime-gpu"),
@@ -34,11 +33,12 @@ def open_engine(path: str | Path, device: Device = "auto", threads: int | None =
     if path.suffix.lower() != ".onnx":
         hint = "; export the checkpoint first: i2i-export" if path.suffix == ".pt" else ""
         raise ModelError(f"{path}: expected an .onnx file, found {path.suffix or 'no suffix'}{hint}")
-    if importlib.util.find_spec("onnxruntime") is None:
+    try:
+        from i2i_runtime.engines.onnxruntime import OnnxRuntimeEngine
+    except ImportError as error:
         raise ModelError(
-            "no engine is installed to run ONNX files; pip install 'i2i[cpu]', or 'i2i[gpu]' for an NVIDIA GPU"
-        )
-    from i2i_runtime.engines.onnxruntime import OnnxRuntimeEngine
+            f"no engine to run ONNX files ({reason(error)}); pip install 'i2i[cpu]', or 'i2i[gpu]' for an NVIDIA GPU"
+        ) from error
 
     return OnnxRuntimeEngine(path, device, threads)
 

@@ -40,8 +40,9 @@ class VideoSink(Sink):
         if path.is_dir():
             raise SinkError(f"{path}: expected a name for a video file, found a folder")
         make_folder(path.parent)
-        self._path = path
-        self._beside = path.with_name(f"{path.stem}.partial{path.suffix}")
+        self._path = self._kept = path
+        self._beside = partial_path(path)
+        self._is_broken = False
         self._info: StreamInfo | None = None
         self._encoder: _Encoder | None = None
         self._frames = 0
@@ -53,47 +54,75 @@ class VideoSink(Sink):
     def write(self, frame: Frame) -> None:
         """See `Sink`; all frames must have the size of the first."""
         assert self._info is not None, "start comes first"
+        if self._encoder is not None and frame.image.shape[:2] != self._encoder.size:
+            self._is_broken = True
+            (height, width), (expected_height, expected_width) = frame.image.shape[:2], self._encoder.size
+            raise SinkError(
+                f"{self._path}: frame {frame.index} is {width}x{height}, the video is {expected_width}x"
+                f"{expected_height}; write pictures of several sizes to a folder"
+            )
         try:
             if self._encoder is None:
                 self._encoder = _Encoder(self._beside, frame, self._info)
             self._encoder.write(frame)
         except (av.error.FFmpegError, OSError) as error:
+            self._is_broken = True
             raise SinkError(f"{self._path}: cannot be written ({_why(error)})") from error
         self._frames += 1
 
     def close(self) -> None:
-        """See `Closing`: finishes the file and moves it into place."""
+        """See `Closing`: finishes the file and moves it into place.
+
+        After a failure the fragments that reached the disk are playable and are kept; where a file has the target's
+        name already, beside it.
+        """
         if self._encoder is None:
             return
         encoder, self._encoder = self._encoder, None
         try:
             encoder.close()
         except (av.error.FFmpegError, OSError) as error:
-            # The fragments that reached the disk are playable: keep them.
-            self._beside.replace(self._path)
+            self._is_broken = True
             raise SinkError(f"{self._path}: breaks off after about {self._frames} frames ({_why(error)})") from error
-        self._beside.replace(self._path)
+        finally:
+            self._keep()
+
+    def _keep(self) -> None:
+        if self._is_broken and self._path.exists():
+            self._kept = self._beside
+        elif self._beside.exists():  # FFmpeg makes it with the first packet
+            self._beside.replace(self._path)
 
     def summary(self) -> str:
         """See `Sink`."""
-        return f"{self._frames} frames in {self._path}"
+        return f"{self._frames} frames in {self._kept}"
+
+
+def partial_path(path: Path) -> Path:
+    """Where the video `path` is written until it is finished."""
+    return path.with_name(f"{path.stem}.partial{path.suffix}")
 
 
 class _Encoder:
     """One file being written: a video track and, where the source has sound, an audio track."""
 
     def __init__(self, path: Path, first: Frame, info: StreamInfo) -> None:
-        self._path = path
-        self._height, self._width = first.image.shape[:2]
+        self.size = height, width = first.image.shape[:2]
         rate = info.fps or _FALLBACK_RATE
         # Whole multiples of the rate's numerator: constant rates are exact, variable ones good to 11 us.
         self._time_base = Fraction(1, rate.numerator * max(1, round(90_000 / rate.numerator)))
-        options = {} if path.suffix.lower() == ".mkv" else {"movflags": "hybrid_fragmented"}
-        self._output = av.open(str(path), "w", options=options)
+        # FFmpeg would keep back up to 256 KiB, which can be half a minute, and a killed run would lose it.
+        options = {"flush_packets": "1"}
+        if path.suffix.lower() != ".mkv":
+            # delay_moov: a head written before the first packets are known has no edit list, and the video would
+            # begin late by the length of its reordered frames.
+            options["movflags"] = "hybrid_fragmented+delay_moov"
+        # Absolute: FFmpeg takes the relative name `10:30.mp4` for an address.
+        self._output = av.open(str(path.absolute()), "w", options=options)
         self._stream = self._output.add_stream("libx264", rate=rate, options={"crf": "18", "preset": "veryfast"})
         # H.264 in 4:2:0, which every player takes, has even sides only.
-        self._stream.width = self._width + self._width % 2
-        self._stream.height = self._height + self._height % 2
+        self._stream.width = width + width % 2
+        self._stream.height = height + height % 2
         self._stream.pix_fmt = "yuv420p"
         self._stream.codec_context.time_base = self._time_base
         self._stream.codec_context.gop_size = max(1, round(rate))
@@ -106,12 +135,7 @@ class _Encoder:
         self._sound = _AudioTrack(info.audio_file, self._output) if info.audio_file else None
 
     def write(self, frame: Frame) -> None:
-        height, width = frame.image.shape[:2]
-        if (height, width) != (self._height, self._width):
-            raise SinkError(
-                f"{self._path}: frame {frame.index} is {width}x{height}, the video is {self._width}x{self._height}; "
-                "write pictures of several sizes to a folder"
-            )
+        height, width = self.size
         image = frame.image
         if height % 2 or width % 2:
             image = np.asarray(cv2.copyMakeBorder(image, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE), np.uint8)
@@ -146,6 +170,12 @@ class _Encoder:
 
 _COPIED_CODECS = frozenset({"aac", "mp3", "ac3", "eac3", "opus", "flac", "alac"})
 """Sound that players expect in MP4 and MKV: taken over bit for bit. Anything else becomes AAC."""
+_NOT_IN_MOV = frozenset({"opus", "flac"})
+_NEED_HEADER = frozenset({"aac"})
+"""Not copied from a broadcast stream (.ts), which carries no codec header; an MP4 cannot do without."""
+_AAC_RATES = frozenset({96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350})
+_GAP = Fraction(1, 10)
+"""Seconds of missing sound from which on silence is kept; less is a container's rounding of times."""
 
 
 class _AudioTrack:
@@ -153,18 +183,22 @@ class _AudioTrack:
 
     def __init__(self, source: Path, output: av.container.OutputContainer) -> None:
         self._output = output
-        self._input = av.open(str(source))
+        self._input = av.open(str(source.absolute()))
         stream = self._input.streams.audio[0]
         start = self._input.start_time
         self._start = Fraction(start, av.time_base) if start is not None else Fraction(0)
         self._target: Any
-        self._is_copy = stream.codec_context.name in _COPIED_CODECS
+        self._is_copy = _can_copy(stream.codec_context, output.format.name)
         if self._is_copy:
             self._target = output.add_stream_from_template(stream)
+            self._last_pts: int | None = None
         else:
-            self._target = output.add_stream("aac", rate=stream.codec_context.sample_rate)
-            self._target.codec_context.layout = stream.codec_context.layout
-            self._resampler = av.AudioResampler(format="fltp", layout=stream.codec_context.layout)
+            layout, rate = _aac_layout(stream.codec_context.layout), stream.codec_context.sample_rate
+            self._rate = rate if rate in _AAC_RATES else 48000
+            self._target = output.add_stream("aac", rate=self._rate)
+            self._target.codec_context.layout = layout
+            self._resampler = av.AudioResampler(format="fltp", layout=layout, rate=self._rate)
+            self._samples: int | None = None
         self._packets = self._packets_of(stream)
         self._waiting = next(self._packets, None)
 
@@ -188,27 +222,56 @@ class _AudioTrack:
             self._waiting = next(self._packets, None)
 
     def _write(self, packet: Any) -> None:
-        if self._is_copy:
-            offset = round(self._start / packet.time_base)
-            packet.pts -= offset
-            packet.dts = packet.pts
-            packet.stream = self._target
-            self._output.mux(packet)
-            return
         try:
-            decoded = packet.decode()
-        except av.error.FFmpegError:
+            if self._is_copy:
+                self._copy(packet)
+            else:
+                for frame in packet.decode():
+                    self._encode(frame)
+        except av.error.InvalidDataError:
             return
-        for frame in decoded:
-            if frame.pts is not None:
-                frame.pts -= round(self._start / frame.time_base)
-            for resampled in self._resampler.resample(frame):
-                self._output.mux(self._target.encode(resampled))
+
+    def _copy(self, packet: Any) -> None:
+        packet.pts -= round(self._start / packet.time_base)
+        packet.dts = packet.pts
+        if self._last_pts is not None and packet.pts <= self._last_pts:
+            return  # Time runs backwards in a damaged file only; no container takes it.
+        self._last_pts = packet.pts
+        packet.stream = self._target
+        self._output.mux(packet)
+
+    def _encode(self, frame: Any) -> None:
+        # Frames of AAC follow each other to the sample, while times come rounded: count samples, and jump over gaps.
+        if frame.pts is not None:
+            begins = round((frame.pts * frame.time_base - self._start) * self._rate)
+            if self._samples is None or begins - self._samples > _GAP * self._rate:
+                self._samples = begins
+        frame.pts = None
+        for resampled in self._resampler.resample(frame):
+            resampled.pts = self._samples = self._samples or 0
+            resampled.time_base = Fraction(1, self._rate)
+            self._samples += resampled.samples
+            self._output.mux(self._target.encode(resampled))
 
     def close(self) -> None:
         if not self._is_copy:
             self._output.mux(self._target.encode(None))
         self._input.close()
+
+
+def _can_copy(codec_context: Any, container: str) -> bool:
+    # The codec's name, not its decoder's: that of mp3 is `mp3float`.
+    codec = codec_context.codec.canonical_name
+    if codec in _NEED_HEADER and not codec_context.extradata:
+        return False
+    return codec in _COPIED_CODECS and not (container == "mov" and codec in _NOT_IN_MOV)
+
+
+def _aac_layout(layout: Any) -> str:
+    """A layout by name; PCM often says only how many channels there are."""
+    if not layout.name.endswith("channels"):
+        return str(layout.name)
+    return "mono" if layout.nb_channels == 1 else "stereo"
 
 
 def _why(error: Exception) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 
 import cv2
@@ -28,9 +29,8 @@ class WindowSink(Sink):
         Raises:
             UsageError: there is not.
         """
-        # Without a display Qt ends the whole process by abort(): look before it does.
-        if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-            raise UsageError("--show: no display here (DISPLAY is not set); use --output FILE instead")
+        if sys.platform.startswith("linux"):
+            _check_display()
         try:
             cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL)
         except cv2.error as error:
@@ -64,3 +64,13 @@ class WindowSink(Sink):
     def summary(self) -> str:
         """See `Sink`."""
         return f"{self._frames} frames shown"
+
+
+def _check_display() -> None:
+    display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    if not display:
+        raise UsageError("--show: no display here (DISPLAY is not set); use --output FILE instead")
+    # Qt ends the whole process by abort() where it cannot draw: let it try in another process first.
+    trial = subprocess.run([sys.executable, "-c", "import cv2; cv2.namedWindow('i2i')"], capture_output=True)
+    if trial.returncode < 0:
+        raise UsageError(f"--show: the display {display} cannot be opened; use --output FILE instead")

@@ -27,11 +27,13 @@ class CameraSource(Source):
         Raises:
             SourceError: it is not there; the message names the cameras that are.
         """
+        if not camera.isdigit() and not Path(camera).exists():
+            # OpenCV would take any text for a stream or a file pattern.
+            raise SourceError(f"camera {camera}: expected a number or a device such as /dev/video0; {_cameras_here()}")
         self._name = f"camera {camera}" if camera.isdigit() else camera
         self._capture = cv2.VideoCapture(int(camera) if camera.isdigit() else camera)
         if not self._capture.isOpened():
-            found = ", ".join(sorted(str(p) for p in Path("/dev").glob("video*"))) or "none"
-            raise SourceError(f"{self._name}: not found or in use by another program; cameras here: {found}")
+            raise SourceError(f"{self._name}: not found or in use by another program; {_cameras_here()}")
         # Drivers queue frames: without this the picture is several frames old before it is read.
         self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
         rate = self._capture.get(cv2.CAP_PROP_FPS)
@@ -68,3 +70,7 @@ class CameraSource(Source):
     def close(self) -> None:
         """See `Source`."""
         self._capture.release()
+
+
+def _cameras_here() -> str:
+    return f"cameras here: {', '.join(sorted(str(p) for p in Path('/dev').glob('video*'))) or 'none'}"

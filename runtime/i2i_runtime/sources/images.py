@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -38,9 +39,7 @@ class ImagesSource(Source):
         if not self._files:
             kinds = " ".join(sorted(IMAGE_SUFFIXES))
             raise SourceError(f"{where}: expected pictures ({kinds}), found none")
-        stems = Counter(p.stem for p in self._files)
-        # cat.jpg and cat.png must not become one result.
-        self._names = [p.stem if stems[p.stem] == 1 else p.name for p in self._files]
+        self._names = _distinct_names(self._files)
         self.skipped = []
         self.info = StreamInfo(name=path.stem, is_live=False, frame_count=len(self._files))
 
@@ -65,3 +64,17 @@ class ImagesSource(Source):
 
     def close(self) -> None:
         """See `Source`: nothing stays open between two pictures."""
+
+
+def _distinct_names(files: list[Path]) -> list[str]:
+    """A name for each result: the stem, or the whole name where stems collide, or that and a number.
+
+    cat.jpg and cat.png must not become one result, nor a/cat.png and b/cat.png.
+    """
+    stems = Counter(p.stem for p in files)
+    names: dict[str, None] = {}
+    for file in files:
+        wanted = file.stem if stems[file.stem] == 1 else file.name
+        numbered = (f"{wanted}_{number}" for number in itertools.count(2))
+        names[next(name for name in itertools.chain([wanted], numbered) if name not in names)] = None
+    return list(names)

@@ -17,6 +17,8 @@ from i2i_runtime.sources.base import Source, StreamInfo
 
 MAX_PIXELS = 2**26
 _FALLBACK_RATE = Fraction(30)
+_UNSPECIFIED = 2
+"""FFmpeg's AVCOL_SPC_UNSPECIFIED; PyAV's Colorspace.DEFAULT is another number, that of tagged BT.601."""
 
 
 class VideoSource(Source):
@@ -31,7 +33,8 @@ class VideoSource(Source):
         if not path.is_file():
             raise SourceError(f"{path}: no such video file")
         try:
-            self._container = av.open(str(path))
+            # Absolute: FFmpeg takes the relative name `10:30.mp4` for an address.
+            self._container = av.open(str(path.absolute()))
         except (av.error.FFmpegError, OSError) as error:
             raise SourceError(f"{path}: not a readable video ({_why(error)})") from error
         if not self._container.streams.video:
@@ -76,24 +79,22 @@ class VideoSource(Source):
             raise SourceError(f"{self._path}: not one frame could be decoded")
 
     def _decoded(self) -> Iterator[av.VideoFrame]:
-        packets = self._container.demux(self._stream)
-        while True:
+        for packet in self._packets():
             try:
-                packet = next(packets, None)
-            except (av.error.FFmpegError, OSError) as error:
-                # A cut file: what came before the cut is good.
-                self.skipped.append(f"{self._path}: the file breaks off ({_why(error)})")
-                packet = None
-            if packet is None:
-                return
-            try:
-                frames = packet.decode()
+                frames = self._stream.decode(packet)
             except av.error.EOFError:
                 return
             except av.error.FFmpegError as error:
                 self.skipped.append(f"{self._path}: a damaged frame ({_why(error)})")
                 continue
-            yield from (frame for frame in frames if isinstance(frame, av.VideoFrame))
+            yield from frames
+
+    def _packets(self) -> Iterator[av.Packet[av.VideoStream] | None]:
+        try:
+            yield from self._container.demux(self._stream)
+        except (av.error.FFmpegError, OSError) as error:
+            self.skipped.append(f"{self._path}: the file breaks off ({_why(error)})")
+            yield None  # What came before the break is good: the decoder still holds some of it.
 
     def close(self) -> None:
         """See `Source`."""
@@ -102,7 +103,7 @@ class VideoSource(Source):
 
 def _to_image(frame: av.VideoFrame) -> Image:
     colorspace = frame.colorspace
-    if colorspace == Colorspace.DEFAULT or colorspace == 2:  # 2: unspecified
+    if colorspace == _UNSPECIFIED:
         # What players assume of untagged video: BT.709 for HD, BT.601 below.
         colorspace = Colorspace.ITU709 if frame.height >= 720 else Colorspace.ITU601
     image = np.asarray(frame.reformat(format="bgr24", src_colorspace=colorspace).to_ndarray(), np.uint8)

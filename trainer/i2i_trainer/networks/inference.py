@@ -44,10 +44,10 @@ def _replace_batch_norms(module: nn.Module) -> None:
 @torch.no_grad()
 def _as_instance_norm(norm: nn.BatchNorm2d) -> nn.InstanceNorm2d:
     """Both use the biased variance and the same eps, so the two are equal at batch 1."""
-    instance = nn.InstanceNorm2d(norm.num_features, eps=norm.eps, affine=True)
+    instance = nn.InstanceNorm2d(norm.num_features, eps=norm.eps, affine=True).to(norm.weight)
     instance.weight.copy_(norm.weight)
     instance.bias.copy_(norm.bias)
-    return instance.to(norm.weight.device).eval().requires_grad_(False)
+    return instance.eval().requires_grad_(False)
 
 
 def default_statistics(batch: int) -> NormStatistics:

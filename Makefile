@@ -1,0 +1,45 @@
+# Two commands set everything up on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help demo test test-slow check bench clean
+
+help:
+	@echo "make demo       train a tiny pix2pix, export it, run it on a video (about 5 minutes)"
+	@echo "make test       all tests but the slow ones"
+	@echo "make test-slow  the slow tests too"
+	@echo "make check      ruff, ruff format, mypy"
+	@echo "make bench      short benchmarks"
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "i2i needs Python 3.10 or newer; make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+# OpenCV with windows needs libGL, which servers and containers lack; its headless twin needs nothing.
+	@$(BIN)/python -c 'import cv2' 2>/dev/null || { \
+		echo "opencv-python cannot load here (no libGL?): using opencv-python-headless, without --show"; \
+		$(BIN)/pip uninstall --quiet --yes opencv-python; \
+		$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt opencv-python-headless; }
+	@touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/python docs/demo.py --out demo-results
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+test-slow: $(INSTALLED)
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/graph_io.py --json bench-results/graph_io.json
+
+clean:
+	rm -rf $(VENV) build dist demo-results bench-results .mypy_cache .ruff_cache .pytest_cache .hypothesis
