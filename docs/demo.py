@@ -33,6 +33,7 @@ SECONDS_PER_PICTURE = 4
 
 
 def main() -> None:
+    """Make everything in `--out`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("demo-results"), help="where everything goes")
     parser.add_argument("--steps", type=int, default=1500, help="training steps (default: 1500, about two minutes)")
@@ -124,8 +125,8 @@ def i2i(command: str, *arguments: object) -> None:
     """Run a command of i2i as a person would, showing it first."""
     words = [str(argument) for argument in arguments]
     print(f"\n$ i2i-{command} {' '.join(words)}", flush=True)
-    program = Path(sys.executable).with_name(f"i2i-{command}")
-    subprocess.run([program, *words], check=True)
+    module = {"train": "i2i_trainer", "export": "i2i_export", "run": "i2i_runtime"}[command]
+    subprocess.run([sys.executable, "-m", module, *words], check=True)
 
 
 if __name__ == "__main__":

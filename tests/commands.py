@@ -10,7 +10,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parents[1]
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 
-MODULES = {"i2i-train": "i2i_trainer", "i2i-export": "i2i_export.cli", "i2i-run": "i2i_runtime.cli"}
+MODULES = {"i2i-train": "i2i_trainer", "i2i-export": "i2i_export", "i2i-run": "i2i_runtime"}
 
 
 def command_line(program: str, *arguments: object) -> list[str]:

@@ -167,7 +167,3 @@ def _show(record: ParityRecord, graph_io: GraphIo) -> None:
 def main() -> None:
     """Entry point of the `i2i-export` command."""
     command.run(i2i_export)
-
-
-if __name__ == "__main__":
-    main()

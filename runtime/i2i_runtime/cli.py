@@ -198,7 +198,3 @@ def _report(result: Result) -> None:
 def main() -> None:
     """Entry point of the `i2i-run` command."""
     command.run(i2i_run)
-
-
-if __name__ == "__main__":
-    main()

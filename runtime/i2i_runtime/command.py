@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import threading
@@ -24,6 +23,7 @@ def run(command: click.Command) -> NoReturn:
     signal.signal(signal.SIGTERM, _raise_interrupted)
     arguments = sys.argv[1:]
     try:
+        # Where the reader of our output has gone (`| head`), click ends the process itself: code 1, without a word.
         outcome = command.main(arguments, standalone_mode=False)
         code = outcome if isinstance(outcome, int) else 0
     except click.ClickException as error:
@@ -34,10 +34,6 @@ def run(command: click.Command) -> NoReturn:
         code = _say(str(error), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         code = _say("interrupted", 130)
-    except BrokenPipeError:
-        # The reader of our output has gone (`| head`): not worth a line.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
     except MemoryError:
         code = _say("out of memory: use a smaller --size or --batch", 6)
     except Exception as error:

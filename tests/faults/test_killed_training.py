@@ -22,7 +22,7 @@ def test_a_training_killed_at_random_moments_always_resumes_from_a_whole_checkpo
     write_pairs(tmp_path / "data" / "train", 4, 40, 40)
     folder = tmp_path / "run"
     arguments = (
-        "pix2pix", "--data", tmp_path / "data", "--out", folder, "--size", 32, "--ngf", 48, "--ndf", 8,
+        "pix2pix", "--data", tmp_path / "data", "--out", folder, "--size", 32, "--ngf", 24, "--ndf", 8,
         "--steps", 100_000, "--save-every", 1, "--log-every", 1, "--resume",
     )  # fmt: skip
     moments = random.Random(0)
@@ -33,7 +33,7 @@ def test_a_training_killed_at_random_moments_always_resumes_from_a_whole_checkpo
         for line in process.stderr:
             if "steps" in line:  # the line that introduces the training: it begins now
                 break
-        time.sleep(moments.uniform(0.0, 0.8))
+        time.sleep(moments.uniform(0.0, 1.5))
         process.send_signal(signal.SIGKILL)
         process.communicate()
         assert process.returncode == -signal.SIGKILL

@@ -347,14 +347,14 @@ def test_the_other_sink_is_finished_when_one_fails():
     assert other.closed == 1
 
 
-def test_a_sink_that_fails_at_its_end_fails_the_run():
+@pytest.mark.parametrize("on_main", [False, True])
+def test_a_sink_that_fails_at_its_end_fails_the_run(on_main):
     class Unfinished(Kept):
         def close(self) -> None:
             raise SinkError("cannot be finished")
 
-    for on_main in (False, True):
-        with pytest.raises(SinkError, match="cannot be finished"):
-            Pipeline(Drawn(3), negative, [Unfinished(on_main=on_main)]).run()
+    with pytest.raises(SinkError, match="cannot be finished"):
+        Pipeline(Drawn(3), negative, [Unfinished(on_main=on_main)]).run()
 
 
 def test_a_sink_that_cannot_start_leaves_nothing_open():

@@ -109,7 +109,3 @@ def _require_torch() -> None:
 def main() -> None:
     """Entry point of the `i2i-train` command."""
     command.run(i2i_train)
-
-
-if __name__ == "__main__":
-    main()

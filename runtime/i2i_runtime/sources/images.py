@@ -35,7 +35,8 @@ class ImagesSource(Source):
         else:
             # pathlib's own glob takes no absolute pattern.
             found = (Path(name) for name in glob.glob(where, recursive=True))  # noqa: PTH207
-            self._files = sorted((p for p in found if p.suffix.lower() in IMAGE_SUFFIXES), key=natural_order)
+            pictures = (p for p in found if p.suffix.lower() in IMAGE_SUFFIXES)
+            self._files = sorted(pictures, key=lambda p: (p.parent, natural_order(p)))
         if not self._files:
             kinds = " ".join(sorted(IMAGE_SUFFIXES))
             raise SourceError(f"{where}: expected pictures ({kinds}), found none")

@@ -1,0 +1,111 @@
+"""Which graph is faster end to end on this machine: float I/O with OpenCV around it, or uint8 I/O with all inside?
+
+    python benchmarks/graph_io.py [--checkpoint RUN/last.pt] [--size 256] [--json FILE]
+
+Both graphs are exported from the same generator and timed in turns, in one run: the ratio is what counts. A picture
+goes in as uint8 and comes out as uint8 either way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from rich.console import Console
+from rich.table import Table
+
+from i2i_runtime import Translator
+from i2i_runtime.image import write_image
+
+GRAPHS = ("float", "uint8")
+
+
+def main() -> None:
+    """Export, time, print, and write JSON where asked to."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path, help="a trained model; by default an untrained U-Net, ngf 32")
+    parser.add_argument("--size", type=int, default=256, help="height and width in pixels (default: 256)")
+    parser.add_argument("--rounds", type=int, default=15, help="rounds of both graphs (default: 15)")
+    parser.add_argument("--per-round", type=int, default=5, help="pictures a round (default: 5)")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    arguments = parser.parse_args()
+
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = arguments.checkpoint or untrained(Path(folder), arguments.size)
+        translators = {io: Translator(export(checkpoint, Path(folder), io, arguments.size)) for io in GRAPHS}
+        picture = np.random.default_rng(0).integers(0, 256, (arguments.size, arguments.size, 3), np.uint8)
+        seconds = interleaved(translators, picture, arguments.rounds, arguments.per_round)
+
+    ratios = [u / f for u, f in zip(seconds["uint8"], seconds["float"], strict=True)]
+    low, median, high = np.percentile(ratios, (10, 50, 90)).tolist()
+    figures = {
+        "what": "uint8 graph / float graph, time a picture end to end",
+        "ratio_p10_p50_p90": [low, median, high],
+        "rounds": arguments.rounds,
+        "size": arguments.size,
+        "model": str(arguments.checkpoint.name) if arguments.checkpoint else "untrained U-Net, ngf 32",
+        "machine": f"{platform.machine()}, {platform.processor() or 'unknown processor'}",
+        "onnxruntime": onnxruntime.__version__,
+        "python": platform.python_version(),
+    }
+    table = Table(title=f"One picture of {arguments.size}x{arguments.size}, uint8 in and out")
+    for column in ("graph", "relative time (p50)", "p10 to p90 over rounds"):
+        table.add_column(column)
+    table.add_row("float", "1.00", "")
+    table.add_row("uint8", f"{median:.2f}", f"{low:.2f} to {high:.2f}")
+    Console().print(table)
+    if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def untrained(folder: Path, size: int) -> Path:
+    """A checkpoint after one step: speed does not depend on what was learnt."""
+    pair = np.random.default_rng(0).integers(0, 256, (size, 2 * size, 3), np.uint8)
+    (folder / "data" / "train").mkdir(parents=True)
+    write_image(folder / "data" / "train" / "noise.png", pair)
+    i2i("i2i_trainer", "pix2pix", "--data", folder / "data", "--out", folder / "run", "--size", size, "--ngf", 32,
+        "--steps", 1, "--device", "cpu")  # fmt: skip
+    return folder / "run" / "last.pt"
+
+
+def export(checkpoint: Path, folder: Path, graph_io: str, size: int) -> Path:
+    """Export one of the two graphs."""
+    target = folder / f"{graph_io}.onnx"
+    i2i("i2i_export", checkpoint, "-o", target, "--io", graph_io, "--size", size)
+    return target
+
+
+def i2i(module: str, *arguments: object) -> None:
+    """Run one of our commands."""
+    subprocess.run([sys.executable, "-m", module, *map(str, arguments)], check=True, capture_output=True)
+
+
+def interleaved(
+    translators: dict[str, Translator], picture: np.ndarray, rounds: int, per_round: int
+) -> dict[str, list[float]]:
+    """Seconds a picture, one figure a round; the two take turns, so that a noisy machine disturbs both alike."""
+    seconds: dict[str, list[float]] = {name: [] for name in translators}
+    for number in range(rounds + 2):
+        for name, translator in translators.items():
+            times = []
+            for _ in range(per_round):
+                began = time.perf_counter()
+                translator(picture)
+                times.append(time.perf_counter() - began)
+            if number >= 2:  # the first two rounds warm up
+                seconds[name].append(statistics.median(times))
+    return seconds
+
+
+if __name__ == "__main__":
+    main()
