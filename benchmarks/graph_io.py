@@ -1,4 +1,4 @@
-"""Which graph is faster end to end on this machine: float I/O with OpenCV around it, or uint8 I/O with all inside?
+"""Compare float I/O with OpenCV around the graph to uint8 I/O with all conversions inside it, end to end.
 
     python benchmarks/graph_io.py [--checkpoint RUN/last.pt] [--size 256] [--json FILE]
 

@@ -31,12 +31,11 @@ def write_song(path: Path) -> None:
 def desk(tmp_path_factory) -> Path:
     """A folder with good and bad files of every kind, that no failed run may change."""
     desk = tmp_path_factory.mktemp("desk")
-    model = negative_model(desk / "model.onnx", make_card(None))
+    negative_model(desk / "model.onnx", make_card(None))
     negative_model(desk / "nan.onnx", make_card(None), scale=float("nan"))
     negative_model(desk / "bare.onnx", make_card(None), bare=True)
     (desk / "text.onnx").write_text("not a model\n")
     (desk / "empty.onnx").touch()
-    (desk / "half.onnx").write_bytes(model.read_bytes()[:100])
     (desk / "best.pt").write_bytes(b"PK")
     tensor = [1, 3, 8, 8]
     save(
@@ -81,7 +80,6 @@ CLIP = "--video clip.mp4"
         (f"{GOOD} {CLIP} --images photos --output old.mp4", 2, "expected exactly one of --video FILE, --camera N"),
         (f"{GOOD} {CLIP}", 2, "nothing to do with the result: give --output PATH, --show or both"),
         (f"{GOOD} {CLIP} --output old.mp4 --speed 9", 2, "No such option '--speed'"),
-        (f"{GOOD} {CLIP} --output old.mp4 --threads 0", 2, "--threads"),
         (f"{GOOD} {CLIP} --output old.mp4 --device tpu", 2, "'tpu' is not one of 'auto', 'cpu', 'cuda'"),
         (f"{GOOD} {CLIP} --output old.mp4 --value-range 1", 2, "expected LOW,HIGH such as -1,1 or 0,255, found '1'"),
         (f"{GOOD} {CLIP} --output old.mp4 --value-range 1,-1", 2, "expected LOW below HIGH, found '1,-1'"),
@@ -99,17 +97,14 @@ CLIP = "--video clip.mp4"
         (f"{GOOD} --video empty.mp4 --output old.mp4", 3, "empty.mp4: not a readable video"),
         (f"{GOOD} --video song.m4a --output old.mp4", 3, "song.m4a: expected a video stream, found none"),
         (f"{GOOD} --images nothing --output results", 3, "nothing: expected pictures (.bmp .jpeg"),
-        (f"{GOOD} --images none --output results", 3, "none: expected pictures (.bmp .jpeg"),
         (f"{GOOD} --images *.gif --output results", 3, "*.gif: expected pictures (.bmp .jpeg"),
         (f"{GOOD} --images broken --output results", 3, "none of 2 pictures could be read; the first: broken/a.jpg"),
         (f"{GOOD} --camera front --output old.mp4", 3, "camera front: expected a number or a device"),
         # Models
         (f"--engine none.onnx {CLIP} --output old.mp4", 4, "none.onnx: no such engine file"),
         (f"--engine best.pt {CLIP} --output old.mp4", 4, "best.pt: expected an .onnx file, found .pt; export the"),
-        (f"--engine clip.mp4 {CLIP} --output old.mp4", 4, "clip.mp4: expected an .onnx file, found .mp4"),
         (f"--engine text.onnx {CLIP} --output old.mp4", 4, "text.onnx: not an ONNX model"),
         (f"--engine empty.onnx {CLIP} --output old.mp4", 4, "empty.onnx: not an ONNX model"),
-        (f"--engine half.onnx {CLIP} --output old.mp4", 4, "half.onnx: not an ONNX model"),
         (f"--engine two.onnx {CLIP} --output old.mp4", 4, "two.onnx: expected one input and one output"),
         (f"--engine nan.onnx {CLIP} --output old.mp4", 4, "nan.onnx: the model returned NaN or infinity"),
         # Sinks

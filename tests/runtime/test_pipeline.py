@@ -231,7 +231,7 @@ def test_the_latency_of_a_live_source_stays_bounded_when_the_model_is_slow():
 
     # A frame waits for the one before it (50 ms) and is translated (50 ms); the rest is a busy machine.
     assert np.median(sink.latencies) < 0.2
-    assert max(sink.latencies) < 0.6
+    assert max(sink.latencies) < 1.0
 
 
 def test_a_slow_sink_of_a_live_source_loses_its_own_frames_only():
@@ -436,9 +436,9 @@ def test_a_source_that_hangs_does_not_hang_the_stop():
 def test_the_status_is_told_about_ten_times_a_second():
     statuses = []
 
-    Pipeline(Drawn(100, period=0.01), negative, [Kept(on_main=True)]).run(statuses.append)
+    result = Pipeline(Drawn(100, period=0.01), negative, [Kept(on_main=True)]).run(statuses.append)
 
-    assert 5 <= len(statuses) <= 20
+    assert 5 <= len(statuses) <= 10 * result.status.elapsed + 2
     assert [s.translated for s in statuses] == sorted(s.translated for s in statuses)
 
 

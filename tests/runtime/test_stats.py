@@ -61,7 +61,7 @@ def test_latency_runs_from_capture_to_the_sink():
 
     stats.written(time.monotonic() - 0.5)
 
-    assert stats.status().latency_ms[0] == pytest.approx(500, abs=100)
+    assert stats.status().latency_ms[0] == pytest.approx(500, abs=300)
 
 
 def test_the_frame_rate_is_measured_between_translated_frames():
@@ -72,7 +72,7 @@ def test_the_frame_rate_is_measured_between_translated_frames():
         time.sleep(0.01)
 
     # 10 ms and what a busy machine adds to a sleep.
-    assert 20 < stats.status().fps <= 100
+    assert 5 < stats.status().fps <= 100
 
 
 def test_elapsed_time_goes_on_by_itself():
