@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from commands import command_line, environment, run, start, the_error_line
 from onnx_models import make_card, negative_model
-from videos import moving_pictures, read_video, write_video
+from videos import moving_pictures, noisy_pictures, read_video, scribble, write_video
+
+import i2i_runtime
 
 
 def picture(colour: tuple[int, int, int], size: tuple[int, int] = (40, 60)) -> np.ndarray:
@@ -185,8 +187,6 @@ def test_a_truncated_picture_among_good_ones_is_skipped_and_named(tmp_path, mode
 
 
 def test_frames_damaged_in_one_way_are_one_line_with_their_number(tmp_path, model):
-    from videos import noisy_pictures, scribble
-
     source = write_video(tmp_path / "in.mp4", noisy_pictures(20), group=1)
     scribble(source, first=5, count=3)
 
@@ -253,6 +253,4 @@ def test_help_shows_every_flag_and_examples():
 
 
 def test_the_version_is_told():
-    import i2i_runtime
-
     assert run("i2i-run", "--version").stdout == f"i2i-run, version {i2i_runtime.__version__}\n"

@@ -95,8 +95,11 @@ def at_frame(number: int, act: Callable[[], object]) -> Callable[[Frame], None]:
     return on_write
 
 
-def fail(error: BaseException) -> Callable[[], None]:
+def fail(error: BaseException, *, after: float = 0.0) -> Callable[[], None]:
+    """Raise the error; some seconds late, when more frames wait already."""
+
     def act() -> None:
+        time.sleep(after)
         raise error
 
     return act
@@ -309,7 +312,7 @@ def test_a_model_that_fails_ends_the_run_and_its_frame_counts_as_failed(error):
 @pytest.mark.parametrize("on_main", [False, True])
 def test_a_sink_that_fails_ends_the_run(on_main):
     error = SinkError("disk full")
-    sink = Kept(at_frame(5, fail(error)), on_main=on_main)
+    sink = Kept(at_frame(5, fail(error, after=0.1)), on_main=on_main)
     pipeline = Pipeline(Drawn(1000), negative, [sink])
 
     assert run_in_time(pipeline) is error
@@ -319,7 +322,7 @@ def test_a_sink_that_fails_ends_the_run(on_main):
 
 @pytest.mark.parametrize("on_main", [False, True])
 def test_a_closed_window_ends_the_run_and_ends_it_well(on_main):
-    sink = Kept(at_frame(5, fail(SinkClosed())), on_main=on_main)
+    sink = Kept(at_frame(5, fail(SinkClosed(), after=0.1)), on_main=on_main)
     pipeline = Pipeline(Drawn(100_000), negative, [sink])
 
     result = run_in_time(pipeline)
@@ -331,7 +334,8 @@ def test_a_closed_window_ends_the_run_and_ends_it_well(on_main):
 
 def test_a_window_is_shown_nothing_more_once_it_is_closed():
     seen = []
-    window = Kept(lambda frame: seen.append(frame.index) or at_frame(5, fail(SinkClosed()))(frame), on_main=True)
+    close = at_frame(5, fail(SinkClosed(), after=0.1))
+    window = Kept(lambda frame: seen.append(frame.index) or close(frame), on_main=True)
 
     run_in_time(Pipeline(Drawn(1000), negative, [window]))
 
