@@ -54,7 +54,7 @@ def main() -> None:
     film(out / "edges.mp4", [edges(frame) for frame in frames])
 
     run = out / "run"
-    i2i("train", "pix2pix", "--data", data, "--out", run, "--size", 128, "--ngf", 32, "--ndf", 32,
+    i2i("train", "pix2pix", "--data", data, "--out", run, "--size", 128, "--ngf", 32, "--ndf", 16,
         "--steps", arguments.steps, "--max-minutes", 4, "--log-every", 50, "--sample-every", 500,
         "--eval-every", 500)  # fmt: skip
     i2i("export", run / "last.pt", "-o", out / "edges2photo.onnx")
@@ -101,7 +101,7 @@ def draw_pairs(folder: Path, photographs: list[Image], count: int, seed: int) ->
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
     for number in range(count):
-        photo = view(photographs[number % len(photographs)], rng.random(), rng.random(), rng.uniform(1.0, 2.0))
+        photo = view(photographs[number % len(photographs)], rng.random(), rng.random(), rng.uniform(1.0, 1.5))
         write_image(folder / f"{number:04d}.png", np.hstack((edges(photo), photo)))
 
 
@@ -110,7 +110,7 @@ def moving_camera(photographs: list[Image]) -> Iterator[Image]:
     count = RATE * SECONDS_PER_PICTURE
     for picture in photographs:
         for t in np.linspace(0.0, 2 * np.pi, count, endpoint=False):
-            yield view(picture, 0.5 + 0.45 * np.sin(t), 0.5 + 0.45 * np.cos(2 * t), 1.45 - 0.2 * np.cos(t))
+            yield view(picture, 0.5 + 0.45 * np.sin(t), 0.5 + 0.45 * np.cos(2 * t), 1.25 - 0.15 * np.cos(t))
 
 
 def film(path: Path, images: list[Image]) -> None:
