@@ -104,6 +104,12 @@ def test_values_out_of_range_are_refused(values):
         RunConfig(**values)
 
 
+@pytest.mark.parametrize("values", [{"ngf": 0}, {"n_layers": 0}, {"lambda_l1": -1.0}, {"lambda_l1": float("nan")}])
+def test_values_of_a_model_type_out_of_range_are_refused(values):
+    with pytest.raises(UsageError, match="expected at least"):
+        config_type("pix2pix")(**values)
+
+
 def test_a_flag_wins_over_the_file(tmp_path):
     path = toml(tmp_path, 'data = "from-the-file"\nout = "run"\n')
 

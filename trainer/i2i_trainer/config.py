@@ -32,19 +32,36 @@ Size = tuple[int, int]
 """(height, width) in pixels."""
 
 
-def option(default: Any, help: str, *, may_change: bool = False) -> Any:
+def option(default: Any, help: str, *, minimum: float | None = None, may_change: bool = False) -> Any:
     """A dataclass field that is a setting.
 
     Args:
         default: its value where nobody sets it.
         help: one sentence for `--help`.
+        minimum: the least value of a number.
         may_change: whether a resumed training may have another value than the one it began with.
     """
-    return field(default=default, metadata={"help": help, "may_change": may_change})
+    return field(default=default, metadata={"help": help, "minimum": minimum, "may_change": may_change})
+
+
+class Settings:
+    """Base of the dataclasses whose fields are made by `option`."""
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            UsageError: a value below its minimum, or no number.
+        """
+        for its_field in dataclasses.fields(self):  # type: ignore[arg-type]  # its children are dataclasses
+            value, minimum = getattr(self, its_field.name), its_field.metadata["minimum"]
+            # Written so that NaN fails, too.
+            if value is not None and minimum is not None and not value >= minimum:
+                raise UsageError(f"{flag(its_field.name)}: expected at least {minimum:g}, found {value:g}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig:
+class RunConfig(Settings):
     """Settings that every model type has."""
 
     data: str = option("", "Folder of training pictures.", may_change=True)
@@ -53,42 +70,47 @@ class RunConfig:
     size: Size = option((256, 256), "Size of the training images, N or HEIGHTxWIDTH.")
     load_size: Size | None = option(None, "Size before the random crop; by default 286/256 of --size.")
     flip: bool = option(True, "Mirror half of the training images.")
-    batch: int = option(1, "Images in a step.")
-    epochs: int = option(100, "Epochs at the full learning rate.", may_change=True)
-    epochs_decay: int = option(100, "Epochs over which it falls to zero.", may_change=True)
-    steps: int | None = option(None, "Steps in all, instead of epochs: half at the full rate.", may_change=True)
-    max_minutes: float | None = option(None, "End after this time all the same.", may_change=True)
-    lr: float = option(2e-4, "Learning rate of Adam.")
-    beta1: float = option(0.5, "Adam's decay of the gradient's mean.")
-    beta2: float = option(0.999, "Adam's decay of the gradient's square.")
-    seed: int = option(0, "Seed of weights, order, crops and dropout.")
+    batch: int = option(1, "Images in a step.", minimum=1)
+    epochs: int = option(100, "Epochs at the full learning rate.", minimum=0, may_change=True)
+    epochs_decay: int = option(100, "Epochs over which it falls to zero.", minimum=0, may_change=True)
+    steps: int | None = option(
+        None, "Steps in all, instead of epochs: half at the full rate.", minimum=1, may_change=True
+    )
+    max_minutes: float | None = option(None, "End after this time all the same.", minimum=0, may_change=True)
+    lr: float = option(2e-4, "Learning rate of Adam.", minimum=0)
+    beta1: float = option(0.5, "Adam's decay of the gradient's mean.", minimum=0)
+    beta2: float = option(0.999, "Adam's decay of the gradient's square.", minimum=0)
+    seed: int = option(0, "Seed of weights, order, crops and dropout.", minimum=0)
     device: str = option("auto", "auto, cpu, cuda, cuda:1 or mps.", may_change=True)
-    workers: int | None = option(None, "Processes that load pictures; by default none on a CPU.", may_change=True)
+    workers: int | None = option(
+        None, "Processes that load pictures; by default none on a CPU.", minimum=0, may_change=True
+    )
     skip_unreadable: bool = option(False, "Leave broken pictures out instead of ending.", may_change=True)
-    log_every: int = option(50, "Steps between two lines of metrics.", may_change=True)
-    sample_every: int = option(500, "Steps between two sample pictures.", may_change=True)
-    eval_every: int = option(1000, "Steps between two evaluations on val/ or test/.", may_change=True)
-    save_every: int = option(1000, "Steps between two checkpoints.", may_change=True)
+    log_every: int = option(50, "Steps between two lines of metrics.", minimum=1, may_change=True)
+    sample_every: int = option(500, "Steps between two sample pictures.", minimum=1, may_change=True)
+    eval_every: int = option(1000, "Steps between two evaluations on val/ or test/.", minimum=1, may_change=True)
+    save_every: int = option(1000, "Steps between two checkpoints.", minimum=1, may_change=True)
 
     def __post_init__(self) -> None:
-        """Check what types cannot say.
+        """Check what types and minimums cannot say.
 
         Raises:
-            UsageError: a value out of its range.
+            UsageError: settings that do not go together.
         """
-        at_least_one = ("batch", "log_every", "sample_every", "eval_every", "save_every", "steps")
-        for name, least in [*((name, 1) for name in at_least_one), ("epochs", 0), ("epochs_decay", 0), ("workers", 0)]:
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise UsageError(f"{flag(name)}: expected at least {least}, found {value}")
+        super().__post_init__()
         if self.load_size and any(a < b for a, b in zip(self.load_size, self.size, strict=True)):
-            raise UsageError(f"--load-size {self.load_size}: expected at least --size {self.size}")
+            raise UsageError(
+                f"--load-size: expected at least --size {self.size[0]}x{self.size[1]}, "
+                f"found {self.load_size[0]}x{self.load_size[1]}"
+            )
+        if max(self.beta1, self.beta2) >= 1:
+            raise UsageError(f"--beta1 and --beta2: expected less than 1, found {self.beta1:g} and {self.beta2:g}")
         if self.steps is None and self.epochs + self.epochs_decay == 0:
             raise UsageError("--epochs and --epochs-decay: expected at least one epoch in all, found 0")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig:
+class ModelConfig(Settings):
     """Base of the settings of one model type."""
 
 

@@ -26,13 +26,13 @@ class Config(ModelConfig):
     """Defaults are the paper's."""
 
     generator: str = option("auto", "unet_256, unet_128, ...; auto: the deepest up to unet_256 that fits --size.")
-    ngf: int = option(64, "Features of the generator's first level.")
-    ndf: int = option(64, "Features of the discriminator's first layer.")
-    n_layers: int = option(3, "Strided layers of the PatchGAN; 3 gives 70x70 patches.")
+    ngf: int = option(64, "Features of the generator's first level.", minimum=1)
+    ndf: int = option(64, "Features of the discriminator's first layer.", minimum=1)
+    n_layers: int = option(3, "Strided layers of the PatchGAN; 3 gives 70x70 patches.", minimum=1)
     norm: Literal["batch", "instance"] = option("batch", "Normalisation layers.")
-    dropout: float = option(0.5, "Dropout in the generator's inner decoder levels.")
+    dropout: float = option(0.5, "Dropout in the generator's inner decoder levels.", minimum=0)
     gan: Literal["vanilla", "lsgan"] = option("vanilla", "GAN objective.")
-    lambda_l1: float = option(100.0, "Weight of the L1 loss.")
+    lambda_l1: float = option(100.0, "Weight of the L1 loss.", minimum=0)
 
 
 class Model(base.Model[Config]):
