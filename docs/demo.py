@@ -42,18 +42,15 @@ def main() -> None:
     out: Path = arguments.out
     began = time.monotonic()
 
-    data = out / "edges2photo"
-    if data.exists():
-        shutil.rmtree(out)  # an earlier demo
-    elif out.exists():
-        sys.exit(f"error: --out {out}: expected a new folder or one of an earlier demo; choose another")
+    data, run = out / "edges2photo", out / "run"
+    for folder in (data, run):  # of an earlier demo
+        shutil.rmtree(folder, ignore_errors=True)
     photographs = [photograph(name) for name in PICTURES]
     draw_pairs(data / "train", photographs, arguments.pairs, seed=1)
     draw_pairs(data / "val", photographs, 16, seed=2)
     frames = list(moving_camera(photographs))
     film(out / "edges.mp4", [edges(frame) for frame in frames])
 
-    run = out / "run"
     i2i("train", "pix2pix", "--data", data, "--out", run, "--size", 128, "--ngf", 32, "--ndf", 16,
         "--steps", arguments.steps, "--max-minutes", 4, "--log-every", 50, "--sample-every", 500,
         "--eval-every", 500)  # fmt: skip

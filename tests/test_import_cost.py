@@ -8,6 +8,7 @@ import sys
 
 import cv2
 import numpy as np
+import pytest
 from commands import REPOSITORY, command_line, environment
 from interpreter import python
 from onnx_models import make_card, negative_model
@@ -69,15 +70,19 @@ def test_importing_the_package_loads_nothing_heavy():
     assert python(f"import sys, i2i_runtime\nprint({HEAVY} & set(sys.modules))").stdout == "set()\n"
 
 
-def test_help_loads_nothing_heavy():
+@pytest.mark.parametrize(
+    ("package", "arguments"),
+    [("i2i_runtime", []), ("i2i_export", []), ("i2i_trainer", []), ("i2i_trainer", ["pix2pix"])],
+)
+def test_help_loads_nothing_heavy(package, arguments):
     code = f"""
 import atexit, sys
 atexit.register(lambda: print({HEAVY} & set(sys.modules)))
-from i2i_runtime.cli import main
+from {package}.cli import main
 main()
 """
 
-    stdout = python(code, "--help").stdout
+    stdout = python(code, *arguments, "--help").stdout
 
     assert "Usage: " in stdout
     assert stdout.endswith("set()\n")

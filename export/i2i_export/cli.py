@@ -67,6 +67,7 @@ def i2i_export(
         raise UsageError(f"--output {output}: expected a name ending in .onnx")
     try:
         import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
         import torch  # noqa: F401
     except ImportError as error:
@@ -92,12 +93,12 @@ def _export(
     from i2i_runtime.engines.open import open_engine
     from i2i_runtime.image import make_folder
 
-    make_folder(output.parent)
     trained = load_trained(checkpoint, statistics)
     size = size or _training_size(trained.card, checkpoint)
     _check_size(size, trained.card)
     proof = _read_pictures(pictures) if pictures else trained.pictures
     tolerance = TOLERANCE[graph_io] if tolerance is None else tolerance
+    make_folder(output.parent)
 
     began = time.monotonic()
     click.echo(f"exporting {trained.card.generator.name} at {size[0]}x{size[1]}, {graph_io} I/O ...", err=True)
@@ -142,7 +143,10 @@ def _read_pictures(where: str) -> list[Image]:
     from i2i_runtime.sources.images import ImagesSource
 
     with ImagesSource(where) as source:
-        return [frame.image for frame in source]
+        images = [frame.image for frame in source]
+        for line in source.skipped:
+            click.echo(f"skipped: {line}", err=True)
+    return images
 
 
 def _show(record: ParityRecord, graph_io: GraphIo) -> None:

@@ -72,7 +72,7 @@ def test_pairs_of_unequal_number(tmp_path):
     assert "found 3 and 2; 1 have no partner, for example 2" in the_error_line(finished)
 
 
-def test_pairs_of_unequal_size_end_the_training_but_keep_what_was_learnt(tmp_path):
+def test_pairs_of_unequal_size(tmp_path):
     for folder, width in (("trainA", 40), ("trainB", 44)):
         (tmp_path / "data" / folder).mkdir(parents=True)
         cv2.imwrite(str(tmp_path / "data" / folder / "ok.png"), drawing(1, 40, 40))
@@ -102,6 +102,27 @@ def test_a_size_the_generator_does_not_take(tmp_path):
 
     assert finished.returncode == 2
     assert "100x100: a U-Net needs multiples of 32" in the_error_line(finished)
+
+
+def test_a_discriminator_too_deep_for_the_images(tmp_path):
+    write_pairs(tmp_path / "data" / "train", 2, 40, 40)
+
+    finished = run("i2i-train", "pix2pix", "--data", tmp_path / "data", "--out", tmp_path / "run", *TINY,
+                   "--n-layers", 5)  # fmt: skip
+
+    assert finished.returncode == 2
+    assert "--n-layers 5: images of 32x32 leave the PatchGAN nothing" in the_error_line(finished)
+    assert not (tmp_path / "run").exists()
+
+
+def test_images_too_large_for_the_memory(tmp_path):
+    write_pairs(tmp_path / "data" / "train", 1, 40, 40)
+
+    finished = run("i2i-train", "pix2pix", "--data", tmp_path / "data", "--out", tmp_path / "run", *TINY,
+                   "--size", 2**20)  # fmt: skip
+
+    assert finished.returncode == 6
+    assert "out of memory; use a smaller --size" in the_error_line(finished)
 
 
 def test_a_checkpoint_cut_in_half_is_neither_resumed_nor_exported(trained, tmp_path):

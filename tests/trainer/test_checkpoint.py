@@ -92,6 +92,22 @@ def test_someone_elses_file_is_named_as_such(tmp_path):
         load_checkpoint(tmp_path / "other.pt")
 
 
+@pytest.mark.parametrize("wrong", [{"card": 3}, {"networks": []}, {"config": None}, {"training_state": 1}])
+def test_contents_of_a_wrong_kind_are_named(tmp_path, wrong):
+    payload = {
+        "format": 1,
+        "card": "{}",
+        "config": "{}",
+        "networks": {},
+        "pictures": torch.zeros(1),
+        "training_state": None,
+    }
+    torch.save(payload | wrong, tmp_path / "bad.pt")
+
+    with pytest.raises(ModelError, match=rf"bad\.pt: {next(iter(wrong))}: expected"):
+        load_checkpoint(tmp_path / "bad.pt")
+
+
 def test_a_missing_checkpoint_is_named(tmp_path):
     with pytest.raises(ModelError, match=r"none\.pt: no such checkpoint"):
         load_checkpoint(tmp_path / "none.pt")

@@ -77,6 +77,15 @@ def test_pictures_without_a_partner_are_named(tmp_path):
         find_pairs(tmp_path, ["train"])
 
 
+def test_two_pictures_of_one_name_in_a_folder_are_refused(tmp_path):
+    for name in ("one.png", "one.jpg"):
+        write(tmp_path / "trainA" / name, drawing(1))
+        write(tmp_path / "trainB" / name, drawing(2))
+
+    with pytest.raises(SourceError, match=r"one picture a name, found one\.(jpg|png) and one\.(png|jpg)"):
+        find_pairs(tmp_path, ["train"])
+
+
 def test_a_pair_of_two_sizes_is_refused_naming_both(tmp_path):
     write(tmp_path / "trainA" / "one.png", drawing(1, 64, 64))
     write(tmp_path / "trainB" / "one.png", drawing(2, 64, 80))
@@ -97,6 +106,22 @@ def test_an_odd_width_cannot_be_two_halves(tmp_path):
 def test_a_folder_without_pictures_is_refused_with_the_layouts_that_work(tmp_path):
     with pytest.raises(SourceError, match="no training pictures; expected DIR/train"):
         check_pairs(tmp_path, find_pairs(tmp_path, ["train", ""]), skip_unreadable=False)
+
+
+@pytest.mark.parametrize(
+    ("width", "content", "problem"),
+    [(128, b"text", "not a picture"), (65, None, "odd width of 65"), (128, b"", "the file is empty")],
+)
+def test_what_cannot_be_used_is_found_before_the_training_begins(tmp_path, width, content, problem):
+    write_pairs(tmp_path / "train", 2)
+    odd = write(tmp_path / "train" / "odd.png", drawing(1, 64, width))
+    if content is not None:
+        odd.write_bytes(content)
+    pairs = find_pairs(tmp_path, ["train"])
+
+    with pytest.raises(SourceError, match=rf"odd\.png: .*{problem}.*--skip-unreadable"):
+        check_pairs(tmp_path, pairs, skip_unreadable=False)
+    assert [p.a.name for p in check_pairs(tmp_path, pairs, skip_unreadable=True)] == ["0.png", "1.png"]
 
 
 @pytest.fixture

@@ -13,19 +13,22 @@ import torch
 from commands import run, start, the_error_line
 from drawings import write_pairs
 
-from i2i_runtime.errors import DeviceError, DivergedError, UsageError
+from i2i_runtime.command import StopRequest
+from i2i_runtime.errors import DeviceError, DivergedError, SinkError, SourceError, UsageError
+from i2i_trainer import loop
 from i2i_trainer.checkpoint import load_checkpoint
 from i2i_trainer.config import RunConfig
-from i2i_trainer.loop import lr_factor, pick_device, schedule_steps, train
+from i2i_trainer.loop import Training, lr_factor, pick_device, schedule_steps, train
 from i2i_trainer.models import config_type, model_names
+from i2i_trainer.record import Recorder
 
 TINY = {"ngf": 4, "ndf": 4}
 
 
 @pytest.fixture
 def data(tmp_path):
-    write_pairs(tmp_path / "data" / "train", 5, 40, 40)
-    write_pairs(tmp_path / "data" / "val", 2, 40, 40, first_seed=100)
+    write_pairs(tmp_path / "data" / "train", 5, 70, 70)
+    write_pairs(tmp_path / "data" / "val", 2, 70, 70, first_seed=100)
     return tmp_path / "data"
 
 
@@ -63,7 +66,14 @@ def assert_same(one, another, where="state"):
 
 
 @pytest.mark.parametrize("model_type", model_names())
-def test_a_training_resumed_after_every_step_equals_an_unbroken_one_bit_for_bit(settings, tmp_path, model_type):
+@pytest.mark.parametrize(
+    "length",
+    [{"steps": 12}, {"steps": None, "epochs": 2, "epochs_decay": 2, "batch": 2, "workers": 1}],
+    ids=["steps", "epochs-batch-2-worker"],
+)
+def test_a_training_resumed_after_every_step_equals_an_unbroken_one_bit_for_bit(settings, tmp_path, model_type, length):
+    # 64 pixels: a U-Net of 32 has no dropout, and would not notice a random generator that is not restored.
+    settings = replace(settings, size=(64, 64), **length)
     train(model_type, settings, tiny(model_type), resume=False)
     unbroken = load_checkpoint(tmp_path / "run" / "last.pt")
 
@@ -155,12 +165,83 @@ def test_settings_left_in_the_run_repeat_it(settings, tmp_path):
 
 
 def test_a_loss_that_is_no_number_ends_the_training_and_keeps_the_checkpoint(settings, tmp_path):
-    with pytest.raises(DivergedError, match=r"step \d+: loss \w+ is (nan|inf).*lower --lr") as caught:
+    with pytest.raises(DivergedError, match=r"step \d+: (loss|weights).*lower --lr") as caught:
         train("pix2pix", replace(settings, lr=1e20, steps=100, save_every=100), tiny("pix2pix"), resume=False)
 
     checkpoint = load_checkpoint(tmp_path / "run" / "last.pt")
     assert caught.value.exit_code == 7
     assert all(w.isfinite().all() for w in checkpoint.networks["G"].values())
+
+
+def test_weights_that_are_no_numbers_never_replace_the_checkpoint_before(settings, tmp_path, monkeypatch):
+    real_log = Recorder.log
+    training = Training("pix2pix", settings, tiny("pix2pix"))
+
+    def ruin_at_step_7(self, step, values):
+        real_log(self, step, values)
+        if step == 7:
+            next(iter(training._model.generators["G"].buffers())).fill_(torch.nan)
+
+    monkeypatch.setattr(Recorder, "log", ruin_at_step_7)
+    with pytest.raises(DivergedError, match="weights of network G are no longer finite"):
+        training.fit(StopRequest())
+
+    assert load_checkpoint(tmp_path / "run" / "last.pt").training_state["step"] == 5
+
+
+def test_a_picture_that_breaks_while_training_ends_it_and_keeps_what_was_learnt(settings, data, tmp_path, monkeypatch):
+    real_log = Recorder.log
+
+    def break_every_picture_at_step_3(self, step, values):
+        real_log(self, step, values)
+        if step == 3:
+            for path in (data / "train").iterdir():
+                path.write_bytes(b"gone")
+
+    monkeypatch.setattr(Recorder, "log", break_every_picture_at_step_3)
+    with pytest.raises(SourceError, match="not a picture"):
+        train("pix2pix", settings, tiny("pix2pix"), resume=False)
+
+    assert load_checkpoint(tmp_path / "run" / "last.pt").training_state["step"] == 3
+
+
+def failing_saves(monkeypatch, names_and_steps):
+    """A disk that is full when these checkpoints are written."""
+    real_save = loop.save_checkpoint
+
+    def save(path, checkpoint):
+        if (path.name, checkpoint.card.training.steps) in names_and_steps:
+            raise SinkError(f"{path}: no space left")
+        real_save(path, checkpoint)
+
+    monkeypatch.setattr(loop, "save_checkpoint", save)
+
+
+def test_a_checkpoint_that_fails_once_is_a_warning(settings, tmp_path, monkeypatch, capsys):
+    failing_saves(monkeypatch, {("last.pt", 5)})
+
+    train("pix2pix", settings, tiny("pix2pix"), resume=False)
+
+    assert "warning: " in capsys.readouterr().err
+    assert load_checkpoint(tmp_path / "run" / "last.pt").training_state["step"] == 12
+
+
+@pytest.mark.parametrize("minutes", [None, 0.0])
+def test_a_last_checkpoint_that_fails_is_an_error(settings, monkeypatch, minutes):
+    failing_saves(monkeypatch, {("last.pt", 12), ("last.pt", 1)})
+
+    with pytest.raises(SinkError, match="no space left"):
+        train("pix2pix", replace(settings, max_minutes=minutes), tiny("pix2pix"), resume=False)
+
+
+def test_what_an_earlier_training_left_is_not_overwritten_when_its_last_checkpoint_is_gone(settings, data, tmp_path):
+    train("pix2pix", settings, tiny("pix2pix"), resume=False)
+    (tmp_path / "run" / "last.pt").unlink()
+
+    again = run("i2i-train", "pix2pix", "--data", data, "--out", settings.out, "--resume")
+
+    assert again.returncode == 2
+    assert "holds best.pt of an earlier training" in the_error_line(again)
 
 
 def test_a_run_is_never_overwritten(settings, data):
@@ -175,10 +256,12 @@ def test_a_run_is_never_overwritten(settings, data):
 def test_a_resumed_training_may_be_made_longer_but_not_another_one(settings, tmp_path):
     train("pix2pix", settings, tiny("pix2pix"), resume=False)
 
+    done = run("i2i-train", "pix2pix", "--out", settings.out, "--resume")
     longer = run("i2i-train", "pix2pix", "--out", settings.out, "--resume", "--steps", 14)
     other = run("i2i-train", "pix2pix", "--out", settings.out, "--resume", "--size", 64)
 
-    assert longer.returncode == 0, longer.stderr
+    assert (done.returncode, longer.returncode) == (0, 0), done.stderr + longer.stderr
+    assert "step 12 of 12 is done already" in done.stderr
     assert load_checkpoint(tmp_path / "run" / "last.pt").training_state["step"] == 14
     assert other.returncode == 2
     assert "began with --size" in the_error_line(other)
@@ -202,6 +285,15 @@ def test_a_signal_saves_every_step_that_was_done(data, tmp_path, number, exit_co
     last_step = json.loads(log.read_text().splitlines()[-1])["step"]
     assert load_checkpoint(tmp_path / "run" / "last.pt").training_state["step"] == last_step
     assert f"stopped at step {last_step}; go on with --resume" in stderr
+
+
+def test_a_training_given_in_steps_may_go_on_in_epochs(settings, tmp_path):
+    train("pix2pix", settings, tiny("pix2pix"), resume=False)
+
+    longer = run("i2i-train", "pix2pix", "--out", settings.out, "--resume", "--epochs", 3, "--epochs-decay", 0)
+
+    assert longer.returncode == 0, longer.stderr
+    assert load_checkpoint(tmp_path / "run" / "last.pt").training_state["step"] == 3 * 5
 
 
 def test_a_device_that_is_not_there_is_an_error_and_never_another_device():

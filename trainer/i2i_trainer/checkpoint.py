@@ -97,6 +97,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise ModelError(f"{path}: expected a checkpoint of i2i-train, found other contents")
     if payload["format"] != FORMAT:
         raise ModelError(f"{path}: checkpoint format {payload['format']} is unknown, this i2i reads {FORMAT}")
+    kinds = {"card": str, "config": str, "networks": dict, "pictures": Tensor, "training_state": dict | None}
+    for key, kind in kinds.items():
+        if not isinstance(payload[key], kind):
+            raise ModelError(f"{path}: {key}: expected {kind}, found {type(payload[key]).__name__}")
     return Checkpoint(
         card=Card.from_json(payload["card"], where=str(path)),
         **{key: payload[key] for key in ("config", "networks", "pictures", "training_state")},
@@ -133,14 +137,17 @@ def _sums_path(path: Path) -> Path:
 def _allowed_sums(sums: Path) -> list[str]:
     try:
         return [line.split()[0] for line in sums.read_text().splitlines() if line.strip()]
-    except OSError:
+    except (OSError, ValueError):
         return []
 
 
 def _write_sums(sums: Path, name: str, digests: list[str]) -> None:
     """In the format of `sha256sum --check`."""
     beside = sums.with_name(f".{sums.name}.partial")
-    beside.write_text("".join(f"{digest}  {name}\n" for digest in dict.fromkeys(digests)))
+    with beside.open("w", encoding="utf-8") as file:
+        file.writelines(f"{digest}  {name}\n" for digest in dict.fromkeys(digests))
+        file.flush()
+        os.fsync(file.fileno())
     beside.replace(sums)
 
 

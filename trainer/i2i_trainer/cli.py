@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from i2i_runtime import __version__, command
 from i2i_runtime.card import decode
@@ -16,9 +17,9 @@ from i2i_trainer.config import (
     ModelConfig,
     RunConfig,
     config_file_option,
-    explicit,
     options_of,
     resumed,
+    stated,
 )
 from i2i_trainer.models import config_type, model_names, summary
 
@@ -73,12 +74,22 @@ def _train(ctx: click.Context, name: str, model_config: type[ModelConfig], value
     resume = values["resume"] and last.exists()
     if last.exists() and not resume:
         raise UsageError(f"--out {run.out}: holds a training already; add --resume, or choose another folder")
+    left = [name for name in ("best.pt", "metrics.jsonl") if (last.parent / name).exists()]
+    if left and not last.exists():
+        raise UsageError(f"--out {run.out}: holds {left[0]} of an earlier training; choose another folder")
     if values["resume"] and not resume:
         click.echo(f"{last}: nothing to resume yet, starting at step 0", err=True)
+    flags = stated(ctx, ParameterSource.COMMANDLINE)
+    in_epochs = bool(flags & {"epochs", "epochs_decay"})
+    if in_epochs and "steps" in flags:
+        raise UsageError("--steps and --epochs: expected one of them, found both")
     if resume:
         before_run, before_config = _settings_of(last, name, model_config)
-        stated = explicit(ctx, values)
-        run, config = resumed(before_run, run, stated), resumed(before_config, config, stated)
+        changed = flags | stated(ctx, ParameterSource.DEFAULT_MAP)
+        run, config = resumed(before_run, run, changed), resumed(before_config, config, changed)
+    if in_epochs:
+        # Steps that a file or the resumed training states must not win over these flags.
+        run = dataclasses.replace(run, steps=None)
     if not run.data:
         raise UsageError("--data: expected a folder of training pictures, found nothing")
     _require_torch()
@@ -92,11 +103,15 @@ def _settings_of(checkpoint: Path, name: str, model_config: type[ModelConfig]) -
     _require_torch()
     from i2i_trainer.checkpoint import load_checkpoint
 
-    saved = json.loads(load_checkpoint(checkpoint).config)
-    if saved["model_type"] != name:
-        raise UsageError(f"{checkpoint}: expected a {name} training, found {saved['model_type']}")
     where = f"{checkpoint}: settings"
-    return decode(RunConfig, saved["run"], where), decode(model_config, saved["model"], where)
+    try:
+        saved = json.loads(load_checkpoint(checkpoint).config)
+        its_type, its_run, its_model = saved["model_type"], saved["run"], saved["model"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{where}: expected those of a training, found something else ({error!r})") from error
+    if its_type != name:
+        raise UsageError(f"{checkpoint}: expected a {name} training, found {its_type}")
+    return decode(RunConfig, its_run, where), decode(model_config, its_model, where)
 
 
 def _require_torch() -> None:

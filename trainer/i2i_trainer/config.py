@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import math
 import re
 import sys
 import types
@@ -23,25 +24,23 @@ from click.core import ParameterSource
 from i2i_runtime.card import decode
 from i2i_runtime.errors import ModelError, UsageError
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 Size = tuple[int, int]
 """(height, width) in pixels."""
 
 
-def option(default: Any, help: str, *, minimum: float | None = None, may_change: bool = False) -> Any:
+def option(
+    default: Any, help: str, *, minimum: float = -math.inf, maximum: float = math.inf, may_change: bool = False
+) -> Any:
     """A dataclass field that is a setting.
 
     Args:
         default: its value where nobody sets it.
         help: one sentence for `--help`.
         minimum: the least value of a number.
+        maximum: the largest.
         may_change: whether a resumed training may have another value than the one it began with.
     """
-    return field(default=default, metadata={"help": help, "minimum": minimum, "may_change": may_change})
+    return field(default=default, metadata={"help": help, "range": (minimum, maximum), "may_change": may_change})
 
 
 class Settings:
@@ -51,13 +50,13 @@ class Settings:
         """Check the numbers.
 
         Raises:
-            UsageError: a value below its minimum, or no number.
+            UsageError: a value out of its range, infinite, or no number.
         """
         for its_field in dataclasses.fields(self):  # type: ignore[arg-type]  # its children are dataclasses
-            value, minimum = getattr(self, its_field.name), its_field.metadata["minimum"]
-            # Written so that NaN fails, too.
-            if value is not None and minimum is not None and not value >= minimum:
-                raise UsageError(f"{flag(its_field.name)}: expected at least {minimum:g}, found {value:g}")
+            value, (least, most) = getattr(self, its_field.name), its_field.metadata["range"]
+            if isinstance(value, int | float) and not (math.isfinite(value) and least <= value <= most):
+                expected = f"at least {least:g}" if most == math.inf else f"{least:g} to {most:g}"
+                raise UsageError(f"{flag(its_field.name)}: expected {expected}, found {value:g}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,10 +76,10 @@ class RunConfig(Settings):
         None, "Steps in all, instead of epochs: half at the full rate.", minimum=1, may_change=True
     )
     max_minutes: float | None = option(None, "End after this time all the same.", minimum=0, may_change=True)
-    lr: float = option(2e-4, "Learning rate of Adam.", minimum=0)
-    beta1: float = option(0.5, "Adam's decay of the gradient's mean.", minimum=0)
-    beta2: float = option(0.999, "Adam's decay of the gradient's square.", minimum=0)
-    seed: int = option(0, "Seed of weights, order, crops and dropout.", minimum=0)
+    lr: float = option(2e-4, "Learning rate of Adam.", minimum=0, may_change=True)
+    beta1: float = option(0.5, "Adam's decay of the gradient's mean.", minimum=0, maximum=0.9999)
+    beta2: float = option(0.999, "Adam's decay of the gradient's square.", minimum=0, maximum=0.999999)
+    seed: int = option(0, "Seed of weights, order, crops and dropout.", minimum=0, maximum=2**32 - 1)
     device: str = option("auto", "auto, cpu, cuda, cuda:1 or mps.", may_change=True)
     workers: int | None = option(
         None, "Processes that load pictures; by default none on a CPU.", minimum=0, may_change=True
@@ -103,8 +102,6 @@ class RunConfig(Settings):
                 f"--load-size: expected at least --size {self.size[0]}x{self.size[1]}, "
                 f"found {self.load_size[0]}x{self.load_size[1]}"
             )
-        if max(self.beta1, self.beta2) >= 1:
-            raise UsageError(f"--beta1 and --beta2: expected less than 1, found {self.beta1:g} and {self.beta2:g}")
         if self.steps is None and self.epochs + self.epochs_decay == 0:
             raise UsageError("--epochs and --epochs-decay: expected at least one epoch in all, found 0")
 
@@ -152,7 +149,7 @@ def _option(name: str, hint: Any, default: Any, help: str) -> click.Option:
         [declaration, name],
         type=click.Choice(typing.get_args(kind)) if literal else types_[kind],
         default=default,
-        show_default="x".join(map(str, default)) if isinstance(default, tuple) else default not in (None, ""),
+        show_default=_shown(default) if isinstance(default, tuple) else default not in (None, ""),
         help=help,
     )
 
@@ -191,6 +188,10 @@ def read_toml(path: Path, hints: dict[str, Any]) -> dict[str, Any]:
     Raises:
         UsageError: unreadable, no TOML, an unknown key or a value of a wrong type, with file and line.
     """
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
     try:
         text = path.read_text(encoding="utf-8")
         values = tomllib.loads(text)
@@ -230,18 +231,17 @@ def to_toml(*configs: Any) -> str:
         for name, value in dataclasses.asdict(config).items():
             if value is not None:
                 # A JSON string, number, boolean or list is TOML as well.
-                lines.append(f"{name} = {json.dumps(value)}")
+                lines.append(f"{name} = {json.dumps(value, ensure_ascii=False)}")
     return "\n".join(lines) + "\n"
 
 
-def explicit(ctx: click.Context, names: typing.Iterable[str]) -> set[str]:
-    """Which of these settings the user stated, by flag or file."""
-    stated = (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP, ParameterSource.ENVIRONMENT)
-    return {name for name in names if ctx.get_parameter_source(name) in stated}
+def stated(ctx: click.Context, *sources: ParameterSource) -> set[str]:
+    """Which settings the user stated in one of `sources`: by flag or in a file."""
+    return {name for name in ctx.params if ctx.get_parameter_source(name) in sources}
 
 
-def resumed(before: Any, wanted: Any, stated: set[str]) -> Any:
-    """The settings of a resumed training: as before, except for what the user states and may change.
+def resumed(before: Any, wanted: Any, changed: set[str]) -> Any:
+    """The settings of a resumed training: as before, except for what the user stated (`changed`) and may change.
 
     Raises:
         UsageError: a stated setting differs and would make another training of it.
@@ -250,12 +250,16 @@ def resumed(before: Any, wanted: Any, stated: set[str]) -> Any:
     for its_field in dataclasses.fields(before):
         name = its_field.name
         old, new = getattr(before, name), getattr(wanted, name)
-        if name not in stated or old == new:
+        if name not in changed or old == new:
             continue
         if not its_field.metadata["may_change"]:
             raise UsageError(
-                f"--resume: this training began with {flag(name)} {old}, found {new}; leave the flag out, or start "
-                "another run with another --out"
+                f"--resume: this training began with {flag(name)} {_shown(old)}, found {_shown(new)}; "
+                "leave the flag out, or start another run with another --out"
             )
         changes[name] = new
     return dataclasses.replace(before, **changes)
+
+
+def _shown(value: Any) -> str:
+    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)

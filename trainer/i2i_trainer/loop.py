@@ -5,18 +5,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import torch
 from torch import Tensor, nn
 
 from i2i_runtime import __version__
 from i2i_runtime.card import Card, ImageSpec, MadeWith, TrainingRecord
 from i2i_runtime.command import StopRequest, graceful_stop
-from i2i_runtime.errors import DeviceError, DivergedError, I2IError, SinkError, UsageError
+from i2i_runtime.errors import DeviceError, DivergedError, ModelError, SinkError, SourceError, UsageError
 from i2i_trainer.checkpoint import Checkpoint, load_checkpoint, load_weights, save_checkpoint
 from i2i_trainer.config import ModelConfig, RunConfig, to_toml
 from i2i_trainer.data.batches import Order, batches, steps_per_epoch
@@ -48,11 +50,18 @@ def train(model_type: str, run: RunConfig, config: ModelConfig, *, resume: bool)
         DivergedError: a loss is no longer finite; the last checkpoint is from before.
         Interrupted: a signal; the checkpoint holds every step that was done.
     """
-    training = Training(model_type, run, config)
-    if resume:
-        training.restore(load_checkpoint(training.folder / "last.pt"))
-    with graceful_stop() as stop:
-        training.fit(stop)
+    try:
+        training = Training(model_type, run, config)
+        if resume:
+            training.restore(load_checkpoint(training.folder / "last.pt"))
+        with graceful_stop() as stop:
+            training.fit(stop)
+    except (RuntimeError, cv2.error) as error:
+        # Each allocator has an error of its own.
+        if re.search(r"out of memory|can't allocate|not enough memory|insufficient memory", str(error).lower()):
+            raise DeviceError("out of memory; use a smaller --size, --batch or --ngf") from error
+        raise
+    else:
         stop.raise_if_set(f"stopped at step {training.step}; go on with --resume --out {training.folder}")
 
 
@@ -91,8 +100,7 @@ class Training:
         self._failed_saves = 0
         # Samples and the exporter's proof use pictures the generator has not been fitted to, where there are any.
         sample_set = self._eval_set if held_out else self._train_set
-        count = min(_SAMPLES, len(sample_set.pairs))
-        self._samples = [sample_set.fixed(i * len(sample_set.pairs) // count) for i in range(count)]
+        self._samples = [sample_set.fixed(index) for index in _evenly(range(len(sample_set.pairs)), _SAMPLES)]
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Take up all state where `checkpoint` was saved.
@@ -106,24 +114,29 @@ class Training:
             raise UsageError(f"{self.folder}: this checkpoint holds no training state; resume from last.pt")
         for name, network in self._model.networks().items():
             load_weights(network, checkpoint.networks.get(name, {}), f"{self.folder}: network {name}")
-        for part, optimizer in self._optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][part])
-        self.step = state["step"]
-        self._best = state["best"]
-        torch.set_rng_state(state["rng"]["cpu"])
-        if self._device.type == "cuda" and state["rng"]["cuda"]:
-            torch.cuda.set_rng_state(state["rng"]["cuda"][0], self._device)
+        try:
+            for part, optimizer in self._optimizers.items():
+                optimizer.load_state_dict(state["optimizers"][part])
+            self.step, self._best = state["step"], state["best"]
+            torch.set_rng_state(state["rng"]["cpu"])
+            if self._device.type == "cuda" and state["rng"]["cuda"]:
+                torch.cuda.set_rng_state(state["rng"]["cuda"][0], self._device)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"{self.folder}: the training state in last.pt is not whole ({error!r})") from error
 
     def fit(self, stop: StopRequest) -> None:
         """Do the steps that are left."""
         run = self._run
         with Recorder(self.folder, self.step, self._last_step) as recorder:
             self._introduce(recorder)
+            if self.step >= self._last_step:
+                recorder.say(f"step {self.step} of {self._last_step} is done already; to go on, give more --steps")
+                return
             if self.step == 0:
-                self._save("last.pt", recorder)
+                self._save("last.pt", recorder, must=True)
             order = Order(len(self._train_set.pairs), run.batch, run.seed, self.step, self._last_step)
             began = logged_at = time.monotonic()
-            images_since = 0
+            images_since, images_per_s = 0, 0.0
             try:
                 for batch in batches(self._train_set, order, self._workers(), self._device):
                     losses = self._train_step(batch)
@@ -135,6 +148,7 @@ class Training:
                         images_per_s = images_since / max(now - logged_at, 1e-9)
                         logged_at, images_since = now, 0
                         self._log(recorder, losses, images_per_s)
+                    recorder.progress(self.step, losses, images_per_s)
                     if self.step % run.sample_every == 0 or is_last:
                         self._sample(recorder)
                     if self._eval_set.pairs and (self.step % run.eval_every == 0 or is_last):
@@ -143,13 +157,11 @@ class Training:
                         self._save("last.pt", recorder)
                     if is_last or stop:
                         break
-            except DivergedError:
+            except SourceError:
+                # A picture that cannot be read any more: the steps until now are good.
+                self._save("last.pt", recorder, must=True)
                 raise
-            except I2IError:
-                # A picture that cannot be read: the steps until now are good.
-                self._save("last.pt", recorder)
-                raise
-            self._save("last.pt", recorder)
+            self._save("last.pt", recorder, must=True)
             recorder.say(f"step {self.step}: {self.folder / 'last.pt'}")
 
     def _train_step(self, batch: Batch) -> dict[str, float]:
@@ -175,7 +187,7 @@ class Training:
             if not math.isfinite(value):
                 raise DivergedError(
                     f"step {self.step + 1}: loss {name} is {value}; the last checkpoint is from before: "
-                    "resume it, or start again with a lower --lr"
+                    "resume it with a lower --lr"
                 )
         return values
 
@@ -183,7 +195,6 @@ class Training:
         rate = self._run.lr * lr_factor(self.step - 1, self._constant_steps, self._decay_steps)
         values = {"epoch": self.step / self._epoch_steps, "lr": rate, **losses, "images_per_s": images_per_s}
         recorder.log(self.step, values)
-        recorder.progress(self.step, losses, images_per_s)
 
     def _inference_generator(self) -> nn.Module:
         generator, *_ = self._model.generator()
@@ -210,21 +221,29 @@ class Training:
         error = sum(errors) / len(errors)
         recorder.log(self.step, {"val_L1": error, "pictures": len(errors)})
         recorder.say(f"step {self.step}: val_L1 {error:.4f}")
-        if self._best is None or error < self._best:
+        if (self._best is None or error < self._best) and self._save("best.pt", recorder):
             self._best = error
-            self._save("best.pt", recorder)
 
-    def _save(self, name: str, recorder: Recorder) -> None:
+    def _save(self, name: str, recorder: Recorder, *, must: bool = False) -> bool:
+        """Whether the checkpoint was written; with `must`, or at the second failure in a row, failing is an error."""
         checkpoint = self._checkpoint(with_state=name == "last.pt")
+        for network, weights in checkpoint.networks.items():
+            if not all(torch.isfinite(weight).all() for weight in weights.values()):
+                raise DivergedError(
+                    f"step {self.step}: weights of network {network} are no longer finite; the last checkpoint is "
+                    "from before: resume it with a lower --lr"
+                )
         try:
             save_checkpoint(self.folder / name, checkpoint)
-            self._failed_saves = 0
         except SinkError as error:
             # A disk may be full for a moment; twice in a row it is not going to get better by itself.
             self._failed_saves += 1
-            if self._failed_saves == 2 or self.step == self._last_step:
+            if must or self._failed_saves == 2:
                 raise
             recorder.say(f"warning: {error}")
+            return False
+        self._failed_saves = 0
+        return True
 
     def _checkpoint(self, *, with_state: bool) -> Checkpoint:
         state = {
@@ -274,7 +293,7 @@ class Training:
 
     def _introduce(self, recorder: Recorder) -> None:
         # What this run is, ready for --config.
-        (self.folder / "config.toml").write_text(to_toml(self._run, self._config), encoding="utf-8")
+        recorder.write("config.toml", to_toml(self._run, self._config))
         generator, architecture, _ = self._model.generator()
         count = sum(p.numel() for p in generator.parameters()) / 1e6
         held_out = f"{len(self._eval_set.pairs)} held out" if self._eval_set.pairs else "no val/ or test/: no best.pt"

@@ -74,6 +74,10 @@ class Recorder:
         except OSError as error:
             raise SinkError(f"{self._metrics}: cannot be written ({error.strerror})") from error
 
+    def write(self, name: str, text: str) -> None:
+        """Write a small text file into the run's folder: beside its place, then moved there."""
+        _replace_text(self.run / name, text)
+
     def progress(self, step: int, losses: Mapping[str, float], images_per_s: float) -> None:
         """Show the step, its losses and the speed."""
         line = "  ".join(f"{name} {value:.3f}" for name, value in losses.items()) + f"  {images_per_s:.1f} img/s"
@@ -114,6 +118,13 @@ def _drop_after(metrics: Path, step: int) -> None:
                 kept.append(line + "\n")
         except (ValueError, KeyError):
             continue  # half a line: the process was killed while it wrote it
-    beside = metrics.with_name(f".{metrics.name}.partial")
-    beside.write_text("".join(kept), encoding="utf-8")
-    beside.replace(metrics)
+    _replace_text(metrics, "".join(kept))
+
+
+def _replace_text(path: Path, text: str) -> None:
+    beside = path.with_name(f".{path.name}.partial")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    except OSError as error:
+        raise SinkError(f"{path}: cannot be written ({error.strerror})") from error

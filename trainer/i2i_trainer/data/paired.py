@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from i2i_runtime.errors import SourceError
 from i2i_runtime.frame import Image
-from i2i_runtime.image import list_images, picture_problem, read_image
+from i2i_runtime.image import list_images, read_image
 from i2i_trainer.data.transforms import Preprocess
 
 _LAYOUTS = "DIR/train/*.jpg with A|B side by side, or DIR/trainA and DIR/trainB with equal names"
@@ -64,7 +65,11 @@ def find_pairs(root: Path, splits: Sequence[str]) -> list[Pair]:
     if not root.is_dir():
         raise SourceError(f"{root}: no such data folder; expected {_LAYOUTS}")
     for split in splits:
-        for a, b in ((f"{split}A", f"{split}B"), (f"{split}/A", f"{split}/B"), (f"A/{split}", f"B/{split}")):
+        for a, b in (
+            (f"{split}A", f"{split}B"),
+            (Path(split, "A"), Path(split, "B")),
+            (Path("A", split), Path("B", split)),
+        ):
             if (root / a).is_dir() and (root / b).is_dir():
                 return _match(root / a, root / b)
         if (root / split).is_dir() and (side_by_side := list_images(root / split)):
@@ -73,7 +78,7 @@ def find_pairs(root: Path, splits: Sequence[str]) -> list[Pair]:
 
 
 def _match(folder_a: Path, folder_b: Path) -> list[Pair]:
-    by_stem_a, by_stem_b = ({p.stem: p for p in list_images(folder)} for folder in (folder_a, folder_b))
+    by_stem_a, by_stem_b = _by_stem(folder_a), _by_stem(folder_b)
     alone = sorted(by_stem_a.keys() ^ by_stem_b.keys())
     if alone:
         raise SourceError(
@@ -83,33 +88,44 @@ def _match(folder_a: Path, folder_b: Path) -> list[Pair]:
     return [Pair(a=path, b=by_stem_b[stem]) for stem, path in by_stem_a.items()]
 
 
+def _by_stem(folder: Path) -> dict[str, Path]:
+    by_stem: dict[str, Path] = {}
+    for path in list_images(folder):
+        if path.stem in by_stem:
+            raise SourceError(f"{folder}: expected one picture a name, found {by_stem[path.stem].name} and {path.name}")
+        by_stem[path.stem] = path
+    return by_stem
+
+
 def check_pairs(root: Path, pairs: list[Pair], *, skip_unreadable: bool) -> list[Pair]:
-    """Look at every file's beginning and end before hours of training depend on it.
+    """Read every pair once before hours of training depend on it.
 
     Returns:
-        The pairs whose files are whole.
+        The pairs that can be used.
 
     Raises:
-        SourceError: no pairs at all, or broken files and not `skip_unreadable`.
+        SourceError: no pairs at all, or unusable ones and not `skip_unreadable`.
     """
     if not pairs:
         raise SourceError(f"{root}: no training pictures; expected {_LAYOUTS}")
-    broken = {}
-    for pair in pairs:
-        for path in filter(None, (pair.a, pair.b)):
-            try:
-                problem = picture_problem(path.read_bytes())
-            except OSError as error:
-                problem = f"cannot be read ({error.strerror})"
-            if problem:
-                broken[pair] = f"{path}: {problem}"
+    with ThreadPoolExecutor() as threads:
+        problems = list(threads.map(_problem, pairs))
+    broken = [problem for problem in problems if problem is not None]
     if broken and not skip_unreadable:
         more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
-        raise SourceError(f"{next(iter(broken.values()))}{more}; mend or delete it, or train with --skip-unreadable")
-    whole = [pair for pair in pairs if pair not in broken]
-    if not whole:
-        raise SourceError(f"{root}: all {len(pairs)} training pictures are broken; the first: {broken[pairs[0]]}")
-    return whole
+        raise SourceError(f"{broken[0]}{more}; mend or delete it, or train with --skip-unreadable")
+    usable = [pair for pair, problem in zip(pairs, problems, strict=True) if problem is None]
+    if not usable:
+        raise SourceError(f"{root}: none of {len(pairs)} training pairs can be used; the first: {broken[0]}")
+    return usable
+
+
+def _problem(pair: Pair) -> str | None:
+    try:
+        pair.read()
+    except SourceError as error:
+        return str(error)
+    return None
 
 
 class PairedDataset(torch.utils.data.Dataset[tuple[Tensor, Tensor] | SourceError]):

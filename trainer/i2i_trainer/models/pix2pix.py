@@ -30,7 +30,7 @@ class Config(ModelConfig):
     ndf: int = option(64, "Features of the discriminator's first layer.", minimum=1)
     n_layers: int = option(3, "Strided layers of the PatchGAN; 3 gives 70x70 patches.", minimum=1)
     norm: Literal["batch", "instance"] = option("batch", "Normalisation layers.")
-    dropout: float = option(0.5, "Dropout in the generator's inner decoder levels.", minimum=0)
+    dropout: float = option(0.5, "Dropout in the generator's inner decoder levels.", minimum=0, maximum=1)
     gan: Literal["vanilla", "lsgan"] = option("vanilla", "GAN objective.")
     lambda_l1: float = option(100.0, "Weight of the L1 loss.", minimum=0)
 
@@ -49,6 +49,11 @@ class Model(base.Model[Config]):
             raise UsageError(
                 f"--size {size[0]}x{size[1]}: {name} takes multiples of {multiple}; "
                 f"use --generator {unet_for(*size)} or another size"
+            )
+        if min(size) // 2**config.n_layers < 3:
+            raise UsageError(
+                f"--n-layers {config.n_layers}: images of {size[0]}x{size[1]} leave the PatchGAN nothing to judge; "
+                "use fewer layers or a larger --size"
             )
         self._size_rule = SizeRule(multiple_of=multiple, minimum=multiple)
         self._architecture = Architecture(

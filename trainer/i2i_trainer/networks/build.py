@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from i2i_runtime.card import Architecture
-from i2i_runtime.errors import ModelError
+from i2i_runtime.errors import ModelError, UsageError
 from i2i_trainer.networks.unet import UnetGenerator, unet_downs
 
 
@@ -21,6 +21,6 @@ def build_generator(architecture: Architecture) -> nn.Module:
     try:
         if architecture.name.startswith("unet_"):
             return UnetGenerator(unet_downs(architecture.name), **arguments)
-    except TypeError as error:
-        raise ModelError(f"generator {architecture.name}: unknown arguments ({error})") from error
+    except (TypeError, KeyError, UsageError) as error:
+        raise ModelError(f"generator {architecture.name}: not one that can be built ({error})") from error
     raise ModelError(f"generator {architecture.name!r}: expected unet_N; use the i2i that trained it")
