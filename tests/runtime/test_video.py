@@ -86,10 +86,6 @@ def test_pictures_are_read_in_colour_and_in_order(clip):
     assert mean_difference([f.image for f in frames], moving_pictures(50)) < 3
 
 
-BT2020 = 9
-"""swscale's SWS_CS_BT2020, for which PyAV has a name from 18 on only."""
-
-
 @pytest.mark.parametrize(
     ("size", "converted", "tagged"),
     [
@@ -98,7 +94,13 @@ BT2020 = 9
         pytest.param((240, 320), Colorspace.ITU709, 1, id="SD tagged BT.709"),
         pytest.param((720, 1280), Colorspace.ITU601, 5, id="HD tagged BT.601 of PAL"),
         pytest.param((720, 1280), Colorspace.ITU601, 6, id="HD tagged BT.601 of NTSC"),
-        pytest.param((240, 320), BT2020, 9, id="tagged BT.2020"),
+        pytest.param(
+            (240, 320),
+            getattr(Colorspace, "BT2020", None),
+            9,
+            id="tagged BT.2020",
+            marks=pytest.mark.skipif(not hasattr(Colorspace, "BT2020"), reason="PyAV up to 17 cannot write BT.2020"),
+        ),
     ],
 )
 def test_colours_are_those_of_the_standard_a_video_is_in(tmp_path, size, converted, tagged):
