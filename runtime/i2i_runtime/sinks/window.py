@@ -31,8 +31,11 @@ class WindowSink(Sink):
         """
         if sys.platform.startswith("linux"):
             _check_display()
+            # OpenCV's Qt comes without fonts and says so five times; nothing is written in the window.
+            os.environ.setdefault("QT_LOGGING_RULES", "default.warning=false")
         try:
-            cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL)
+            # Without Qt's toolbar, which would move the picture about.
+            cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
         except cv2.error as error:
             raise UsageError(
                 "--show: this OpenCV is built without windows; pip uninstall -y opencv-python-headless && "
