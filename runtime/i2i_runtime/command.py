@@ -28,6 +28,9 @@ def run(command: click.Command) -> NoReturn:
         code = outcome if isinstance(outcome, int) else 0
     except click.ClickException as error:
         code = _say(error.format_message(), error.exit_code)
+    except Interrupted as error:  # asked for, and no error
+        click.echo(redact(str(error)), err=True)
+        code = error.exit_code
     except I2IError as error:
         if "--debug" in arguments:
             traceback.print_exc()
