@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from commands import command_line, environment, run, start, the_error_line
+from commands import command_line, environment, run, start
 from onnx_models import make_card, negative_model
 from videos import moving_pictures, noisy_pictures, read_video, scribble, write_video
 
