@@ -150,3 +150,14 @@ def scribble(path: Path, first: int, count: int) -> None:
     for packet in packets:
         data[packet.pos : packet.pos + packet.size] = np.random.default_rng(1).bytes(packet.size)
     path.write_bytes(data)
+
+
+def write_sound(path: Path) -> Path:
+    """A file with sound and no pictures."""
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("aac", rate=48000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 48000
+        output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    return path

@@ -82,3 +82,8 @@ def reason(error: BaseException) -> str:
     """The first line of what a library said, short enough for our own one-line message."""
     text = str(error).strip() or type(error).__name__
     return redact(text.splitlines()[0][:300])
+
+
+def system_reason(error: BaseException) -> str:
+    """What the system said, without the path, for a message of ours that begins with it."""
+    return getattr(error, "strerror", None) or reason(error)

@@ -7,24 +7,13 @@ import signal
 import time
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 import pytest
 from commands import run, the_error_line
 from onnx import TensorProto, helper
 from onnx_models import make_card, negative_model, save
-from videos import count_playable, noisy_pictures, read_video, write_video
-
-
-def write_song(path: Path) -> None:
-    """A file with sound and no pictures."""
-    with av.open(str(path), "w") as output:
-        stream = output.add_stream("aac", rate=48000, layout="mono")
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
-        frame.sample_rate = 48000
-        output.mux(stream.encode(frame))
-        output.mux(stream.encode(None))
+from videos import count_playable, noisy_pictures, read_video, write_sound, write_video
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +39,7 @@ def desk(tmp_path_factory) -> Path:
     (desk / "out.partial.mp4").write_bytes(clip.read_bytes())
     (desk / "text.mp4").write_text("not a video\n" * 50)
     (desk / "empty.mp4").touch()
-    write_song(desk / "song.m4a")
+    write_sound(desk / "song.m4a")
 
     for folder in ("photos", "broken", "nothing", "results"):
         (desk / folder).mkdir()

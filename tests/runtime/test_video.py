@@ -20,6 +20,7 @@ from videos import (
     read_video,
     scribble,
     turn,
+    write_sound,
     write_video,
 )
 
@@ -176,15 +177,6 @@ def test_what_the_decoder_holds_back_when_a_file_breaks_off_is_kept(tmp_path):
     assert "broken.mp4: the file breaks off (" in skipped[0]
 
 
-def write_audio(path: Path) -> None:
-    with av.open(str(path), "w") as output:
-        stream = output.add_stream("aac", rate=48000, layout="mono")
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
-        frame.sample_rate = 48000
-        output.mux(stream.encode(frame))
-        output.mux(stream.encode(None))
-
-
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -206,7 +198,7 @@ def test_a_missing_video_is_named(tmp_path):
 
 
 def test_a_file_with_sound_only_is_refused(tmp_path):
-    write_audio(tmp_path / "song.mp4")
+    write_sound(tmp_path / "song.mp4")
 
     with pytest.raises(SourceError, match=r"song.mp4: expected a video stream, found none"):
         VideoSource(tmp_path / "song.mp4")

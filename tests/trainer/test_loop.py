@@ -74,13 +74,14 @@ def assert_same(one, another, where="state"):
 def test_a_training_resumed_after_every_step_equals_an_unbroken_one_bit_for_bit(settings, tmp_path, model_type, length):
     # 64 pixels: a U-Net of 32 has no dropout, and would not notice a random generator that is not restored.
     settings = replace(settings, size=(64, 64), **length)
-    train(model_type, settings, tiny(model_type), resume=False)
+    train(model_type, settings, tiny(model_type), resume=None)
     unbroken = load_checkpoint(tmp_path / "run" / "last.pt")
 
     broken_settings = replace(settings, out=str(tmp_path / "broken"), max_minutes=0.0)
     for session in range(12):
         torch.manual_seed(session)  # what other code did with the generator must not matter
-        train(model_type, broken_settings, tiny(model_type), resume=session > 0)
+        checkpoint = load_checkpoint(tmp_path / "broken" / "last.pt") if session else None
+        train(model_type, broken_settings, tiny(model_type), resume=checkpoint)
     broken = load_checkpoint(tmp_path / "broken" / "last.pt")
 
     assert broken.training_state["step"] == 12
@@ -106,7 +107,7 @@ def test_the_length_is_given_in_epochs_or_in_steps():
 
 
 def test_a_run_leaves_checkpoints_metrics_samples_and_its_settings(settings, tmp_path):
-    train("pix2pix", settings, tiny("pix2pix"), resume=False)
+    train("pix2pix", settings, tiny("pix2pix"), resume=None)
 
     folder = tmp_path / "run"
     assert sorted(p.name for p in folder.iterdir()) == [
@@ -117,7 +118,7 @@ def test_a_run_leaves_checkpoints_metrics_samples_and_its_settings(settings, tmp
 
 
 def test_metrics_hold_every_loss_by_its_name_in_the_paper(settings):
-    train("pix2pix", settings, tiny("pix2pix"), resume=False)
+    train("pix2pix", settings, tiny("pix2pix"), resume=None)
 
     steps = [line for line in metrics(settings) if "G_L1" in line]
     assert [line["step"] for line in steps] == list(range(1, 13))
@@ -128,14 +129,14 @@ def test_metrics_hold_every_loss_by_its_name_in_the_paper(settings):
 def test_training_lowers_the_error_on_what_it_trains_on(settings):
     longer = replace(settings, steps=150, load_size=(32, 32), flip=False, lr=2e-3, eval_every=1000, log_every=10)
 
-    train("pix2pix", longer, config_type("pix2pix")(ngf=8, ndf=4), resume=False)
+    train("pix2pix", longer, config_type("pix2pix")(ngf=8, ndf=4), resume=None)
 
     losses = [line["G_L1"] for line in metrics(longer) if "G_L1" in line]
     assert sum(losses[-3:]) < 0.7 * sum(losses[:3])
 
 
 def test_the_best_checkpoint_is_that_of_the_lowest_error(settings, tmp_path):
-    train("pix2pix", replace(settings, eval_every=1), tiny("pix2pix"), resume=False)
+    train("pix2pix", replace(settings, eval_every=1), tiny("pix2pix"), resume=None)
 
     best = min((line for line in metrics(settings) if "val_L1" in line), key=lambda line: line["val_L1"])
     checkpoint = load_checkpoint(tmp_path / "run" / "best.pt")
@@ -144,7 +145,7 @@ def test_the_best_checkpoint_is_that_of_the_lowest_error(settings, tmp_path):
 
 
 def test_the_card_says_what_the_trainer_did(settings, tmp_path):
-    train("pix2pix", replace(settings, direction="BtoA"), tiny("pix2pix"), resume=False)
+    train("pix2pix", replace(settings, direction="BtoA"), tiny("pix2pix"), resume=None)
 
     card = load_checkpoint(tmp_path / "run" / "last.pt").card
     assert (card.name, card.model_type, card.direction) == ("run", "pix2pix", "BtoA")
@@ -155,7 +156,7 @@ def test_the_card_says_what_the_trainer_did(settings, tmp_path):
 
 
 def test_settings_left_in_the_run_repeat_it(settings, tmp_path):
-    train("pix2pix", settings, tiny("pix2pix"), resume=False)
+    train("pix2pix", settings, tiny("pix2pix"), resume=None)
 
     again = run("i2i-train", "pix2pix", "--config", tmp_path / "run" / "config.toml", "--out", tmp_path / "again")
 
@@ -166,7 +167,7 @@ def test_settings_left_in_the_run_repeat_it(settings, tmp_path):
 
 def test_a_loss_that_is_no_number_ends_the_training_and_keeps_the_checkpoint(settings, tmp_path):
     with pytest.raises(DivergedError, match=r"step \d+: (loss|weights).*lower --lr") as caught:
-        train("pix2pix", replace(settings, lr=1e20, steps=100, save_every=100), tiny("pix2pix"), resume=False)
+        train("pix2pix", replace(settings, lr=1e20, steps=100, save_every=100), tiny("pix2pix"), resume=None)
 
     checkpoint = load_checkpoint(tmp_path / "run" / "last.pt")
     assert caught.value.exit_code == 7
@@ -200,7 +201,7 @@ def test_a_picture_that_breaks_while_training_ends_it_and_keeps_what_was_learnt(
 
     monkeypatch.setattr(Recorder, "log", break_every_picture_at_step_3)
     with pytest.raises(SourceError, match="not a picture"):
-        train("pix2pix", settings, tiny("pix2pix"), resume=False)
+        train("pix2pix", settings, tiny("pix2pix"), resume=None)
 
     assert load_checkpoint(tmp_path / "run" / "last.pt").training_state["step"] == 3
 
@@ -220,7 +221,7 @@ def failing_saves(monkeypatch, names_and_steps):
 def test_a_checkpoint_that_fails_once_is_a_warning(settings, tmp_path, monkeypatch, capsys):
     failing_saves(monkeypatch, {("last.pt", 5)})
 
-    train("pix2pix", settings, tiny("pix2pix"), resume=False)
+    train("pix2pix", settings, tiny("pix2pix"), resume=None)
 
     assert "warning: " in capsys.readouterr().err
     assert load_checkpoint(tmp_path / "run" / "last.pt").training_state["step"] == 12
@@ -231,11 +232,11 @@ def test_a_last_checkpoint_that_fails_is_an_error(settings, monkeypatch, minutes
     failing_saves(monkeypatch, {("last.pt", 12), ("last.pt", 1)})
 
     with pytest.raises(SinkError, match="no space left"):
-        train("pix2pix", replace(settings, max_minutes=minutes), tiny("pix2pix"), resume=False)
+        train("pix2pix", replace(settings, max_minutes=minutes), tiny("pix2pix"), resume=None)
 
 
 def test_what_an_earlier_training_left_is_not_overwritten_when_its_last_checkpoint_is_gone(settings, data, tmp_path):
-    train("pix2pix", settings, tiny("pix2pix"), resume=False)
+    train("pix2pix", settings, tiny("pix2pix"), resume=None)
     (tmp_path / "run" / "last.pt").unlink()
 
     again = run("i2i-train", "pix2pix", "--data", data, "--out", settings.out, "--resume")
@@ -245,7 +246,7 @@ def test_what_an_earlier_training_left_is_not_overwritten_when_its_last_checkpoi
 
 
 def test_a_run_is_never_overwritten(settings, data):
-    train("pix2pix", settings, tiny("pix2pix"), resume=False)
+    train("pix2pix", settings, tiny("pix2pix"), resume=None)
 
     again = run("i2i-train", "pix2pix", "--data", data, "--out", settings.out)
 
@@ -254,7 +255,7 @@ def test_a_run_is_never_overwritten(settings, data):
 
 
 def test_a_resumed_training_may_be_made_longer_but_not_another_one(settings, tmp_path):
-    train("pix2pix", settings, tiny("pix2pix"), resume=False)
+    train("pix2pix", settings, tiny("pix2pix"), resume=None)
 
     done = run("i2i-train", "pix2pix", "--out", settings.out, "--resume")
     longer = run("i2i-train", "pix2pix", "--out", settings.out, "--resume", "--steps", 14)
@@ -288,7 +289,7 @@ def test_a_signal_saves_every_step_that_was_done(data, tmp_path, number, exit_co
 
 
 def test_a_training_given_in_steps_may_go_on_in_epochs(settings, tmp_path):
-    train("pix2pix", settings, tiny("pix2pix"), resume=False)
+    train("pix2pix", settings, tiny("pix2pix"), resume=None)
 
     longer = run("i2i-train", "pix2pix", "--out", settings.out, "--resume", "--epochs", 3, "--epochs-decay", 0)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -22,6 +22,9 @@ from i2i_trainer.config import (
     stated,
 )
 from i2i_trainer.models import config_type, model_names, summary
+
+if TYPE_CHECKING:
+    from i2i_trainer.checkpoint import Checkpoint
 
 
 class _ModelTypes(click.Group):
@@ -83,8 +86,9 @@ def _train(ctx: click.Context, name: str, model_config: type[ModelConfig], value
     in_epochs = bool(flags & {"epochs", "epochs_decay"})
     if in_epochs and "steps" in flags:
         raise UsageError("--steps and --epochs: expected one of them, found both")
-    if resume:
-        before_run, before_config = _settings_of(last, name, model_config)
+    checkpoint = _load(last) if resume else None
+    if checkpoint is not None:
+        before_run, before_config = _settings_of(checkpoint, last, name, model_config)
         changed = flags | stated(ctx, ParameterSource.DEFAULT_MAP)
         run, config = resumed(before_run, run, changed), resumed(before_config, config, changed)
     if in_epochs:
@@ -95,22 +99,28 @@ def _train(ctx: click.Context, name: str, model_config: type[ModelConfig], value
     _require_torch()
     from i2i_trainer.loop import train
 
-    train(name, run, config, resume=resume)
+    train(name, run, config, resume=checkpoint)
 
 
-def _settings_of(checkpoint: Path, name: str, model_config: type[ModelConfig]) -> tuple[RunConfig, Any]:
-    """The settings that the training in a checkpoint began with."""
+def _load(path: Path) -> Checkpoint:
     _require_torch()
     from i2i_trainer.checkpoint import load_checkpoint
 
-    where = f"{checkpoint}: settings"
+    return load_checkpoint(path)
+
+
+def _settings_of(
+    checkpoint: Checkpoint, path: Path, name: str, model_config: type[ModelConfig]
+) -> tuple[RunConfig, Any]:
+    """The settings that the training in a checkpoint began with."""
+    where = f"{path}: settings"
     try:
-        saved = json.loads(load_checkpoint(checkpoint).config)
+        saved = json.loads(checkpoint.config)
         its_type, its_run, its_model = saved["model_type"], saved["run"], saved["model"]
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{where}: expected those of a training, found something else ({error!r})") from error
     if its_type != name:
-        raise UsageError(f"{checkpoint}: expected a {name} training, found {its_type}")
+        raise UsageError(f"{path}: expected a {name} training, found {its_type}")
     return decode(RunConfig, its_run, where), decode(model_config, its_model, where)
 
 

@@ -19,7 +19,7 @@ from i2i_runtime import __version__
 from i2i_runtime.card import Card, ImageSpec, MadeWith, TrainingRecord
 from i2i_runtime.command import StopRequest, graceful_stop
 from i2i_runtime.errors import DeviceError, DivergedError, ModelError, SinkError, SourceError, UsageError
-from i2i_trainer.checkpoint import Checkpoint, load_checkpoint, load_weights, save_checkpoint
+from i2i_trainer.checkpoint import Checkpoint, load_weights, save_checkpoint
 from i2i_trainer.config import ModelConfig, RunConfig, to_toml
 from i2i_trainer.data.batches import Order, batches, steps_per_epoch
 from i2i_trainer.data.paired import PairedDataset, check_pairs, find_pairs
@@ -35,14 +35,14 @@ _EVALUATED = 64
 """Pictures of val/ or test/ that an evaluation looks at, evenly spaced over all of them."""
 
 
-def train(model_type: str, run: RunConfig, config: ModelConfig, *, resume: bool) -> None:
+def train(model_type: str, run: RunConfig, config: ModelConfig, *, resume: Checkpoint | None) -> None:
     """Train until the last step, the time limit or a signal; see `RunConfig` for what is left in `run.out`.
 
     Args:
         model_type: one of `model_names()`.
         run: settings of the run.
         config: settings of the model type.
-        resume: go on from `run.out`/last.pt.
+        resume: the checkpoint to go on from; None starts a new training.
 
     Raises:
         SourceError: the training pictures are not usable.
@@ -52,8 +52,8 @@ def train(model_type: str, run: RunConfig, config: ModelConfig, *, resume: bool)
     """
     try:
         training = Training(model_type, run, config)
-        if resume:
-            training.restore(load_checkpoint(training.folder / "last.pt"))
+        if resume is not None:
+            training.restore(resume)
         with graceful_stop() as stop:
             training.fit(stop)
     except (RuntimeError, cv2.error) as error:

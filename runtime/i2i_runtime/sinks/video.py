@@ -11,7 +11,7 @@ import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 
 from i2i_runtime.audio import AudioTrack
-from i2i_runtime.errors import SinkError, reason
+from i2i_runtime.errors import SinkError, system_reason
 from i2i_runtime.frame import Frame
 from i2i_runtime.image import make_folder
 from i2i_runtime.sinks.base import Sink
@@ -66,7 +66,7 @@ class VideoSink(Sink):
             self._encoder.write(frame)
         except (av.error.FFmpegError, OSError) as error:
             self._is_broken = True
-            raise SinkError(f"{self._path}: cannot be written ({_why(error)})") from error
+            raise SinkError(f"{self._path}: cannot be written ({system_reason(error)})") from error
         self._frames += 1
 
     def close(self) -> None:
@@ -82,7 +82,9 @@ class VideoSink(Sink):
             encoder.close()
         except (av.error.FFmpegError, OSError) as error:
             self._is_broken = True
-            raise SinkError(f"{self._path}: breaks off after about {self._frames} frames ({_why(error)})") from error
+            raise SinkError(
+                f"{self._path}: breaks off after about {self._frames} frames ({system_reason(error)})"
+            ) from error
         finally:
             self._keep()
 
@@ -165,7 +167,3 @@ class _Encoder:
             self._mux(None)
         finally:
             self._output.close()
-
-
-def _why(error: Exception) -> str:
-    return getattr(error, "strerror", None) or reason(error)

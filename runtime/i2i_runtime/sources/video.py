@@ -11,7 +11,7 @@ import av
 import numpy as np
 from av.video.reformatter import Colorspace
 
-from i2i_runtime.errors import SourceError, reason
+from i2i_runtime.errors import SourceError, system_reason
 from i2i_runtime.frame import Frame, Image
 from i2i_runtime.sources.base import Source, StreamInfo
 
@@ -36,7 +36,7 @@ class VideoSource(Source):
             # Absolute: FFmpeg takes the relative name `10:30.mp4` for an address.
             self._container = av.open(str(path.absolute()))
         except (av.error.FFmpegError, OSError) as error:
-            raise SourceError(f"{path}: not a readable video ({_why(error)})") from error
+            raise SourceError(f"{path}: not a readable video ({system_reason(error)})") from error
         if not self._container.streams.video:
             self._container.close()
             raise SourceError(f"{path}: expected a video stream, found none")
@@ -85,7 +85,7 @@ class VideoSource(Source):
             except av.error.EOFError:
                 return
             except av.error.FFmpegError as error:
-                self.skipped.append(f"{self._path}: a damaged frame ({_why(error)})")
+                self.skipped.append(f"{self._path}: a damaged frame ({system_reason(error)})")
                 continue
             yield from frames
 
@@ -93,7 +93,7 @@ class VideoSource(Source):
         try:
             yield from self._container.demux(self._stream)
         except (av.error.FFmpegError, OSError) as error:
-            self.skipped.append(f"{self._path}: the file breaks off ({_why(error)})")
+            self.skipped.append(f"{self._path}: the file breaks off ({system_reason(error)})")
             yield None  # What came before the break is good: the decoder still holds some of it.
 
     def close(self) -> None:
@@ -110,8 +110,3 @@ def _to_image(frame: av.VideoFrame) -> Image:
     # A phone's sensor is turned; the container says by how much (counter-clockwise).
     quarter_turns = round(frame.rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
-
-
-def _why(error: Exception) -> str:
-    strerror = getattr(error, "strerror", None)
-    return strerror if strerror else reason(error)
