@@ -14,9 +14,10 @@ from i2i_trainer.config import SIZE
 
 if TYPE_CHECKING:
     from i2i_export.graph import GraphIo
+    from i2i_export.parity import Example
     from i2i_runtime.card import Card, ParityRecord
-    from i2i_runtime.frame import Image
     from i2i_trainer.networks.inference import NormStatistics
+    from i2i_trainer.trained import Direction, Trained
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -43,6 +44,12 @@ if TYPE_CHECKING:
     show_default=True,
     help="Batch norm with each image's own statistics or the training's; auto: image if trained at batch 1.",
 )
+@click.option(
+    "--direction",
+    type=click.Choice(["AtoB", "BtoA"]),
+    help="Of a CycleGAN, which generator; by default the training's.",
+)
+@click.option("--style", type=int, metavar="K", help="Of a model with styles, build in style K; by default an input.")
 @click.option("--pictures", metavar="DIR|GLOB", help="Pictures for the proof; by default those in the checkpoint.")
 @click.option("--tolerance", type=click.FloatRange(min=0), help="Largest difference that passes [1e-4; uint8: 1].")
 @command.debug_option
@@ -53,6 +60,8 @@ def i2i_export(
     size: tuple[int, int] | None,
     graph_io: GraphIo,
     norm_statistics: str,
+    direction: Direction | None,
+    style: int | None,
     pictures: str | None,
     tolerance: float | None,
     debug: bool,
@@ -73,36 +82,36 @@ def i2i_export(
     except ImportError as error:
         raise ModelError(f"exporting needs {error.name}; pip install 'i2i[export,cpu]'") from error
     statistics: NormStatistics | None = None if norm_statistics == "auto" else norm_statistics  # type: ignore[assignment]
-    _export(checkpoint, output, size, graph_io, statistics, pictures, tolerance)
+    from i2i_trainer.trained import load_trained
+
+    trained = load_trained(checkpoint, direction=direction, statistics=statistics)
+    _export(trained, output, size or _training_size(trained.card, checkpoint), graph_io, style, pictures, tolerance)
 
 
 def _export(
-    checkpoint: Path,
+    trained: Trained,
     output: Path,
-    size: tuple[int, int] | None,
+    size: tuple[int, int],
     graph_io: GraphIo,
-    statistics: NormStatistics | None,
+    style: int | None,
     pictures: str | None,
     tolerance: float | None,
 ) -> None:
     from dataclasses import replace
 
     from i2i_export.graph import build_graph, exported_card, save_with_card
-    from i2i_export.load import load_trained
     from i2i_export.parity import TOLERANCE, measure_parity
     from i2i_runtime.engines.open import open_engine
     from i2i_runtime.image import make_folder
 
-    trained = load_trained(checkpoint, statistics)
-    size = size or _training_size(trained.card, checkpoint)
     _check_size(size, trained.card)
-    proof = _read_pictures(pictures) if pictures else trained.pictures
+    proof = _read_pictures(pictures, trained.card) if pictures else trained.examples
     tolerance = TOLERANCE[graph_io] if tolerance is None else tolerance
     make_folder(output.parent)
 
     began = time.monotonic()
     click.echo(f"exporting {trained.card.generator.name} at {size[0]}x{size[1]}, {graph_io} I/O ...", err=True)
-    card = exported_card(trained.card, size=size, graph_io=graph_io, statistics=trained.statistics)
+    card = exported_card(trained.card, size=size, graph_io=graph_io, statistics=trained.statistics, style=style)
     model = build_graph(trained.generator, size, graph_io, card)
     beside = output.with_name(f".{output.stem}.partial.onnx")
     try:
@@ -139,14 +148,19 @@ def _check_size(size: tuple[int, int], card: Card) -> None:
         )
 
 
-def _read_pictures(where: str) -> list[Image]:
+def _read_pictures(where: str, card: Card) -> list[Example]:
+    import torch
+
+    from i2i_runtime.image import image_to_tensor
     from i2i_runtime.sources.images import ImagesSource
 
+    if card.labels is not None or card.input.channels not in (1, 3):
+        raise UsageError("--pictures: expected a model of grey or colour pictures; this one is proven on its examples")
     with ImagesSource(where) as source:
-        images = [frame.image for frame in source]
+        examples = [{"input": torch.from_numpy(image_to_tensor(frame.image, card.input)[0])} for frame in source]
         for line in source.skipped:
             click.echo(f"skipped: {line}", err=True)
-    return images
+    return list(examples)
 
 
 def _show(record: ParityRecord, graph_io: GraphIo) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from i2i_runtime.card import METADATA_KEY, Card, ExportRecord, ImageSpec, MadeWith
-from i2i_runtime.errors import ModelError
+from i2i_runtime.errors import ModelError, UsageError
 from i2i_trainer.networks.inference import NormStatistics
 
 OPSET = 18
@@ -28,11 +28,12 @@ def build_graph(generator: nn.Module, size: tuple[int, int], graph_io: GraphIo, 
     """Export a generator for images of one size.
 
     Args:
-        generator: a fixed function of one image, in evaluation mode.
+        generator: a fixed function of one image (or label map), in evaluation mode.
         size: (height, width).
         graph_io: `float` takes and returns (1, c, h, w) float32 in the card's value range; `uint8` takes and returns
-            (1, h, w, 3) uint8 BGR.
-        card: its value range and channels.
+            (1, h, w, 3) uint8 BGR. Label maps enter as `labels` (1, 1, h, w) int32, with `instances` of the same shape
+            and `style` (1,) int64 where the card has them; the result is that of a float graph.
+        card: its value range, channels, labels and style.
 
     Returns:
         A checked model without a card.
@@ -42,11 +43,14 @@ def build_graph(generator: nn.Module, size: tuple[int, int], graph_io: GraphIo, 
     """
     height, width = size
     module: nn.Module = generator
-    if graph_io == "uint8":
-        example = torch.zeros(1, height, width, card.input.channels, dtype=torch.uint8)
+    examples = {"image": torch.zeros(1, card.input.channels, height, width)}
+    if card.labels is not None:
+        if graph_io == "uint8":
+            raise UsageError("--io uint8: a label map enters as it is; expected --io float for this model")
+        module, examples = _label_graph(generator, card, height, width)
+    elif graph_io == "uint8":
+        examples = {"image": torch.zeros(1, height, width, card.input.channels, dtype=torch.uint8)}
         module = _Uint8Graph(generator, card.input, card.output).eval()
-    else:
-        example = torch.zeros(1, card.input.channels, height, width)
     # The exporter reports its progress on stdout, by logging and by warnings that are of no use to a user.
     exporter_log = logging.getLogger("torch.onnx")
     level = exporter_log.level
@@ -56,10 +60,10 @@ def build_graph(generator: nn.Module, size: tuple[int, int], graph_io: GraphIo, 
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 module,
-                (example,),
+                tuple(examples.values()),
                 dynamo=True,
                 opset_version=OPSET,
-                input_names=["image"],
+                input_names=list(examples),
                 output_names=["result"],
                 verbose=False,
             )
@@ -73,6 +77,33 @@ def build_graph(generator: nn.Module, size: tuple[int, int], graph_io: GraphIo, 
     _forget_where_it_was_made(model)
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def _label_graph(generator: nn.Module, card: Card, height: int, width: int) -> tuple[nn.Module, dict[str, Tensor]]:
+    """A module of exactly the inputs that the card's labels ask for, and an example of each."""
+    assert card.labels is not None
+    assert card.export is not None
+    examples = {"labels": torch.zeros(1, 1, height, width, dtype=torch.int32)}
+    if card.labels.instance_edges:
+        examples["instances"] = torch.zeros(1, 1, height, width, dtype=torch.int32)
+    if card.labels.styles and card.export.style is None:
+        examples["style"] = torch.zeros(1, dtype=torch.int64)
+    return _LabelGraph(generator, list(examples), card.export.style).eval(), examples
+
+
+class _LabelGraph(nn.Module):
+    """Names the inputs of a `LabelTranslator` that are there, and builds in a style that was chosen."""
+
+    def __init__(self, generator: nn.Module, names: list[str], style: int | None) -> None:
+        super().__init__()
+        self.generator, self._names = generator, names
+        self.register_buffer("style", None if style is None else torch.tensor([style]))
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        named = dict(zip(self._names, inputs, strict=True))
+        if self.style is not None:
+            named["style"] = self.get_buffer("style")
+        return self.generator(**named)  # type: ignore[no-any-return]
 
 
 class _Uint8Graph(nn.Module):
@@ -115,14 +146,27 @@ def _forget_where_it_was_made(model: onnx.ModelProto) -> None:
 
 
 def exported_card(
-    card: Card, *, size: tuple[int, int], graph_io: GraphIo, statistics: NormStatistics, opset: int = OPSET
+    card: Card,
+    *,
+    size: tuple[int, int],
+    graph_io: GraphIo,
+    statistics: NormStatistics,
+    style: int | None = None,
+    opset: int = OPSET,
 ) -> Card:
-    """The trainer's card with what the export decided."""
+    """The trainer's card with what the export decided.
+
+    Raises:
+        UsageError: a style that the model does not have.
+    """
+    styles = card.labels.styles if card.labels is not None else 0
+    if style is not None and not 0 <= style < styles:
+        raise UsageError(f"--style {style}: this model has {f'styles 0 to {styles - 1}' if styles else 'no styles'}")
     versions = {**card.made_with.versions, "onnx": onnx.__version__, "torch": torch.__version__}
     return replace(
         card,
         size=replace(card.size, height=size[0], width=size[1]),
-        export=ExportRecord(opset=opset, precision="fp32", graph_io=graph_io, norm_statistics=statistics),
+        export=ExportRecord(opset=opset, precision="fp32", graph_io=graph_io, norm_statistics=statistics, style=style),
         made_with=MadeWith(versions=versions, source_sha256=card.made_with.source_sha256),
     )
 

@@ -37,7 +37,8 @@ class ImageSpec:
     """What a network's image tensor means."""
 
     channels: int = 3
-    colour: Literal["RGB", "BGR", "GRAY"] = "RGB"
+    colour: Literal["RGB", "BGR", "GRAY", "MULTI"] = "RGB"
+    """`MULTI`: channels that are no colours, in the order of the files."""
     value_range: tuple[float, float] = (-1.0, 1.0)
     """The values that black and white (0 and 255) have in the tensor."""
 
@@ -63,6 +64,8 @@ class LabelSpec:
     """Number of classes; ids run from 0 to count - 1."""
     instance_edges: bool = False
     """Whether a boundary map of the instance ids is one more input channel."""
+    styles: int = 0
+    """Style codes to choose from; 0 where the model has one look only."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +92,8 @@ class ExportRecord:
     """`float`: NCHW float32 in the card's value range. `uint8`: NHWC uint8 BGR, pre- and post-processing inside."""
     norm_statistics: Literal["image", "running"]
     """Whether batch norm layers normalise with the image's own statistics or with those gathered in training."""
+    style: int | None = None
+    """The style that was built in; None where it is chosen at run time, or there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)

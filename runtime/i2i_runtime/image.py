@@ -41,6 +41,15 @@ def read_image(path: Path) -> Image:
     Raises:
         SourceError: missing, empty, truncated, over the pixel limit or not a picture.
     """
+    return np.asarray(decode_picture(path, cv2.IMREAD_COLOR), np.uint8)
+
+
+def decode_picture(path: Path, flags: int) -> npt.NDArray[Any]:
+    """Decode a picture file as OpenCV's `flags` say: (height, width) or (height, width, channels).
+
+    Raises:
+        SourceError: missing, empty, truncated, over the pixel limit or not a picture.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -49,14 +58,14 @@ def read_image(path: Path) -> Image:
     if problem:
         raise SourceError(f"{path}: {problem}")
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
         limit = int(os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"])
         detail = f"over {limit / 1e6:.0f} Mpx" if "pixels" in str(error).lower() else reason(error)
         raise SourceError(f"{path}: the picture cannot be decoded ({detail})") from error
     if image is None:
         raise SourceError(f"{path}: not a picture that OpenCV can decode")
-    return np.asarray(image, np.uint8)
+    return np.asarray(image)
 
 
 def picture_problem(data: bytes) -> str | None:

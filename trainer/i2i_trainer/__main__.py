@@ -2,4 +2,6 @@
 
 from i2i_trainer.cli import main
 
-main()
+# Worker processes import this file again.
+if __name__ == "__main__":
+    main()

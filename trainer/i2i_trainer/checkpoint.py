@@ -20,20 +20,22 @@ from torch import Tensor
 from i2i_runtime.card import Card
 from i2i_runtime.errors import ModelError, SinkError, reason
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
     """What a training saves."""
 
-    card: Card
+    cards: dict[str, Card]
+    """Network name to card, of each generator that translates: first that of the run's direction."""
     config: str
     """JSON of the settings: `{"model_type": ..., "run": {...}, "model": {...}}`."""
     networks: dict[str, dict[str, Tensor]]
-    """Network name to state dict, on the CPU when loaded."""
-    pictures: Tensor
-    """(n, h, w, 3) uint8 BGR: inputs on which the exporter proves its work."""
+    """Network name to state dict, on the CPU when loaded; generators with the weights to use (see `--ema`)."""
+    examples: dict[str, list[dict[str, Tensor]]]
+    """Network name to inputs on which the exporter proves its work: `input` (c, h, w) float16 in [-1, 1]; of label
+    maps int32 ids, and `instances` where there are any."""
     training_state: dict[str, Any] | None
     """Optimisers, random generators and counters; None in a checkpoint that is only for use."""
 
@@ -48,10 +50,10 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     sums = _sums_path(path)
     payload = {
         "format": FORMAT,
-        "card": checkpoint.card.to_json(),
+        "cards": {name: card.to_json() for name, card in checkpoint.cards.items()},
         "config": checkpoint.config,
         "networks": checkpoint.networks,
-        "pictures": checkpoint.pictures,
+        "examples": checkpoint.examples,
         "training_state": checkpoint.training_state,
     }
     try:
@@ -92,18 +94,22 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise ModelError(f"{path}: expected tensors and JSON only, found something else ({reason(error)})") from error
     except Exception as error:  # zip, pickle and torch each have their own
         raise ModelError(f"{path}: not a whole checkpoint ({reason(error)}); use another one of the run") from error
-    expected = {"format", "card", "config", "networks", "pictures", "training_state"}
-    if not isinstance(payload, Mapping) or not expected <= payload.keys():
+    if not isinstance(payload, Mapping) or "format" not in payload:
         raise ModelError(f"{path}: expected a checkpoint of i2i-train, found other contents")
     if payload["format"] != FORMAT:
         raise ModelError(f"{path}: checkpoint format {payload['format']} is unknown, this i2i reads {FORMAT}")
-    kinds = {"card": str, "config": str, "networks": dict, "pictures": Tensor, "training_state": dict | None}
+    kinds = {"cards": dict, "config": str, "networks": dict, "examples": dict, "training_state": dict | None}
+    if not kinds.keys() <= payload.keys():
+        raise ModelError(f"{path}: expected {', '.join(kinds)}, found {', '.join(map(str, payload))}")
     for key, kind in kinds.items():
         if not isinstance(payload[key], kind):
             raise ModelError(f"{path}: {key}: expected {kind}, found {type(payload[key]).__name__}")
+    for name, card in payload["cards"].items():
+        if not isinstance(card, str):
+            raise ModelError(f"{path}: cards.{name}: expected JSON text, found {type(card).__name__}")
     return Checkpoint(
-        card=Card.from_json(payload["card"], where=str(path)),
-        **{key: payload[key] for key in ("config", "networks", "pictures", "training_state")},
+        cards={name: Card.from_json(card, where=f"{path}: {name}") for name, card in payload["cards"].items()},
+        **{key: payload[key] for key in kinds if key != "cards"},
     )
 
 

@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from i2i_trainer.checkpoint import Checkpoint
 
 
+_PICTURES = """\b
+Pictures: DIR/train with A|B side by side, or DIR/trainA and DIR/trainB;
+label maps: DIR/train_label, DIR/train_img and DIR/train_inst."""
+
+
 class _ModelTypes(click.Group):
     """One subcommand for each file in `models/`, made from its settings."""
 
@@ -45,7 +50,7 @@ class _ModelTypes(click.Group):
         return click.Command(
             name,
             callback=start,
-            help=f"{summary(name)}\n\nPictures: DIR/train with A|B side by side, or DIR/trainA and DIR/trainB.",
+            help=f"{summary(name)}\n\n{_PICTURES}",
             short_help=summary(name),
             params=[
                 *options_of(RunConfig),

@@ -67,9 +67,18 @@ class RunConfig(Settings):
     out: str = option("", "Folder of this run: checkpoints, metrics, sample pictures.", may_change=True)
     direction: Literal["AtoB", "BtoA"] = option("AtoB", "AtoB: A (or the left half) is the input; BtoA: B is.")
     size: Size = option((256, 256), "Size of the training images, N or HEIGHTxWIDTH.")
-    load_size: Size | None = option(None, "Size before the random crop; by default 286/256 of --size.")
+    load_size: Size | None = option(
+        None, "Size before the random crop; by default 286/256 of --size, for pix2pixhd --size."
+    )
     flip: bool = option(True, "Mirror half of the training images.")
-    batch: int = option(1, "Images in a step.", minimum=1)
+    input_channels: int = option(
+        3, "Channels of the input pictures: 1 grey, 3 colour, or as the files hold.", minimum=1
+    )
+    output_channels: int = option(3, "Channels of the output pictures.", minimum=1)
+    label_nc: int = option(0, "Classes of the label maps that are the input; 0: the input is pictures.", minimum=0)
+    instances: bool = option(True, "Beside label maps use instance maps, as an edge channel.")
+    batch: int = option(1, "Images in a step (of each process).", minimum=1)
+    accumulate: int = option(1, "Batches whose gradients are added up for one step.", minimum=1)
     epochs: int = option(100, "Epochs at the full learning rate.", minimum=0, may_change=True)
     epochs_decay: int = option(100, "Epochs over which it falls to zero.", minimum=0, may_change=True)
     steps: int | None = option(
@@ -77,18 +86,42 @@ class RunConfig(Settings):
     )
     max_minutes: float | None = option(None, "End after this time all the same.", minimum=0, may_change=True)
     lr: float = option(2e-4, "Learning rate of Adam.", minimum=0, may_change=True)
+    lr_policy: Literal["linear", "cosine", "constant"] = option(
+        "linear", "How the rate falls in the second part.", may_change=True
+    )
     beta1: float = option(0.5, "Adam's decay of the gradient's mean.", minimum=0, maximum=0.9999)
     beta2: float = option(0.999, "Adam's decay of the gradient's square.", minimum=0, maximum=0.999999)
+    clip_grad: float = option(0.0, "Largest norm of the gradients of a part; 0: no limit.", minimum=0, may_change=True)
+    ema: float = option(
+        0.999,
+        "Use a moving average of the generators' weights; 0: the last weights, as in the papers.",
+        minimum=0,
+        maximum=0.999999,
+    )
     seed: int = option(0, "Seed of weights, order, crops and dropout.", minimum=0, maximum=2**32 - 1)
     device: str = option("auto", "auto, cpu, cuda, cuda:1 or mps.", may_change=True)
-    workers: int | None = option(
-        None, "Processes that load pictures; by default none on a CPU.", minimum=0, may_change=True
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
+        "auto", "Arithmetic of the networks; auto: bf16 on a GPU that has it, else fp32.", may_change=True
     )
+    channels_last: bool | None = option(None, "Memory format NHWC; by default on a CUDA GPU only.", may_change=True)
+    compile: bool = option(False, "Compile the networks with torch.compile.", may_change=True)
+    workers: int | None = option(
+        None, "Processes that load pictures; by default none on a CPU, 4 on a GPU.", minimum=0, may_change=True
+    )
+    cache_mb: int = option(2048, "Memory for decoded pictures, in MiB.", minimum=0, may_change=True)
     skip_unreadable: bool = option(False, "Leave broken pictures out instead of ending.", may_change=True)
     log_every: int = option(50, "Steps between two lines of metrics.", minimum=1, may_change=True)
     sample_every: int = option(500, "Steps between two sample pictures.", minimum=1, may_change=True)
     eval_every: int = option(1000, "Steps between two evaluations on val/ or test/.", minimum=1, may_change=True)
+    eval_pictures: int = option(64, "Pictures of an evaluation, evenly spaced.", minimum=1, may_change=True)
     save_every: int = option(1000, "Steps between two checkpoints.", minimum=1, may_change=True)
+    best_by: Literal["auto", "L1", "PSNR", "SSIM", "FID", "KID", "cycle_L1"] = option(
+        "auto",
+        "Metric that picks best.pt; auto: L1 of pairs, else FID with --features, else cycle_L1.",
+        may_change=True,
+    )
+    features: str = option("", "TorchScript feature network, for FID and KID.", may_change=True)
+    tensorboard: bool = option(False, "Write TensorBoard events, too.", may_change=True)
 
     def __post_init__(self) -> None:
         """Check what types and minimums cannot say.
@@ -102,6 +135,10 @@ class RunConfig(Settings):
                 f"--load-size: expected at least --size {self.size[0]}x{self.size[1]}, "
                 f"found {self.load_size[0]}x{self.load_size[1]}"
             )
+        if self.label_nc and self.direction == "BtoA":
+            raise UsageError("--direction BtoA: label maps are the input (A) always; expected AtoB with --label-nc")
+        if self.best_by in ("FID", "KID") and not self.features:
+            raise UsageError(f"--best-by {self.best_by}: needs a feature network; give --features FILE")
         if self.steps is None and self.epochs + self.epochs_decay == 0:
             raise UsageError("--epochs and --epochs-decay: expected at least one epoch in all, found 0")
 

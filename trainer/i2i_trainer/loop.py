@@ -7,7 +7,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,30 +16,39 @@ import torch
 from torch import Tensor, nn
 
 from i2i_runtime import __version__
-from i2i_runtime.card import Card, ImageSpec, MadeWith, TrainingRecord
+from i2i_runtime.card import Architecture, Card, ImageSpec, LabelSpec, MadeWith, TrainingRecord
 from i2i_runtime.command import StopRequest, graceful_stop
 from i2i_runtime.errors import DeviceError, DivergedError, ModelError, SinkError, SourceError, UsageError
-from i2i_trainer.checkpoint import Checkpoint, load_weights, save_checkpoint
-from i2i_trainer.config import ModelConfig, RunConfig, to_toml
-from i2i_trainer.data.batches import Order, batches, steps_per_epoch
-from i2i_trainer.data.paired import PairedDataset, check_pairs, find_pairs
-from i2i_trainer.data.transforms import Preprocess, load_size_for, to_image
-from i2i_trainer.models import build_model
-from i2i_trainer.models.base import Batch, Model, Part
-from i2i_trainer.networks.inference import default_statistics, for_inference
+from i2i_trainer.checkpoint import Checkpoint, save_checkpoint
+from i2i_trainer.config import ModelConfig, RunConfig, Size, to_toml
+from i2i_trainer.data.batches import Order, samples, stack, steps_per_epoch
+from i2i_trainer.data.dataset import Data, open_data
+from i2i_trainer.data.transforms import Preprocess, Sample, load_size_for, to_image
+from i2i_trainer.distributed import World, join_world, local_device
+from i2i_trainer.evaluation import Directions, evaluate, evenly, inputs_of, translate_with
+from i2i_trainer.metrics import FeatureNetwork, is_better
+from i2i_trainer.models import build_model, model_type
+from i2i_trainer.models.base import Batch, Model, Stage, Task
+from i2i_trainer.networks.build import size_rule
+from i2i_trainer.networks.inference import as_used, default_statistics
+from i2i_trainer.networks.labels import LabelEncoding
 from i2i_trainer.record import Recorder
+from i2i_trainer.schedule import Schedule
+from i2i_trainer.stepper import Stepper
 
 _SAMPLES = 4
-"""Rows of a sample grid, and pictures that travel in a checkpoint."""
-_EVALUATED = 64
-"""Pictures of val/ or test/ that an evaluation looks at, evenly spaced over all of them."""
+"""Rows of a sample grid, and inputs that travel in a checkpoint."""
+_STYLE_PICTURES = 64
+"""Training pictures from which styles are learnt."""
+_LOSSES_HELD = 50
+"""Steps whose losses may stay on a GPU before they are looked at: each look makes it wait."""
 
 
-def train(model_type: str, run: RunConfig, config: ModelConfig, *, resume: Checkpoint | None) -> None:
+def train(name: str, run: RunConfig, config: ModelConfig, *, resume: Checkpoint | None) -> None:
     """Train until the last step, the time limit or a signal; see `RunConfig` for what is left in `run.out`.
 
     Args:
-        model_type: one of `model_names()`.
+        name: one of `model_names()`.
         run: settings of the run.
         config: settings of the model type.
         resume: the checkpoint to go on from; None starts a new training.
@@ -48,14 +57,19 @@ def train(model_type: str, run: RunConfig, config: ModelConfig, *, resume: Check
         SourceError: the training pictures are not usable.
         SinkError: the run's folder is not usable.
         DivergedError: a loss is no longer finite; the last checkpoint is from before.
+        DeviceError: out of memory, or another process of this training is gone.
         Interrupted: a signal; the checkpoint holds every step that was done.
     """
+    device = local_device(pick_device(run.device))
     try:
-        training = Training(model_type, run, config)
-        if resume is not None:
-            training.restore(resume)
-        with graceful_stop() as stop:
-            training.fit(stop)
+        with join_world(device) as world:
+            training = Training(name, run, config, world, device)
+            if resume is None:
+                training.start()
+            else:
+                training.restore(resume)
+            with graceful_stop() as stop:
+                training.fit(stop)
     except (RuntimeError, cv2.error) as error:
         # Each allocator has an error of its own.
         if re.search(r"out of memory|can't allocate|not enough memory|insufficient memory", str(error).lower()):
@@ -68,39 +82,51 @@ def train(model_type: str, run: RunConfig, config: ModelConfig, *, resume: Check
 class Training:
     """One run: the state that a checkpoint saves, and the steps that change it."""
 
-    def __init__(self, model_type: str, run: RunConfig, config: ModelConfig) -> None:
-        """Find the pictures and build networks and optimisers."""
+    def __init__(
+        self,
+        name: str,
+        run: RunConfig,
+        config: ModelConfig,
+        world: World | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        """Find the pictures and build networks and optimisers of the first stage."""
         self.folder = Path(run.out)
-        self._model_type, self._run, self._config = model_type, run, config
-        self._device = pick_device(run.device)
-        root = Path(run.data)
-        preprocess = Preprocess(size=run.size, load_size=run.load_size or load_size_for(run.size), flip=run.flip)
-        pairs = check_pairs(root, find_pairs(root, ("train", "")), skip_unreadable=run.skip_unreadable)
-        self._train_set = PairedDataset(pairs, preprocess, run.direction, run.seed)
-        held_out = find_pairs(root, ("val", "test"))
-        held_out = check_pairs(root, held_out, skip_unreadable=run.skip_unreadable) if held_out else []
-        self._eval_set = PairedDataset(_evenly(held_out, _EVALUATED), preprocess, run.direction, run.seed)
+        self._name, self._run, self._config = name, run, config
+        self._world = world or World()
+        self._device = device or pick_device(run.device)
+        kind = model_type(name)
+        self._load_size = run.load_size or (load_size_for(run.size) if kind.random_crop else run.size)
+        self._all_data = open_data(run, kind.data, self._preprocess(1))
+        self._epoch_steps = steps_per_epoch(len(self._all_data.train), run.batch * run.accumulate * self._world.size)
+        self._schedule = Schedule.of(run, self._epoch_steps)
+        self._labels = LabelSpec(count=run.label_nc, instance_edges=run.instances) if run.label_nc else None
+        self._encoding = LabelEncoding(run.label_nc, run.instances).to(self._device) if run.label_nc else None
+        self._features = FeatureNetwork(Path(run.features)) if run.features else None
 
-        self._epoch_steps = steps_per_epoch(len(pairs), run.batch)
-        self._constant_steps, self._decay_steps = schedule_steps(run, self._epoch_steps)
-        self._last_step = self._constant_steps + self._decay_steps
         torch.manual_seed(run.seed)
-        self._model: Model[Any] = build_model(model_type, config, run.size)
-        self._parts: dict[Part, nn.ModuleDict] = {
-            "generator": self._model.generators.to(self._device),
-            "discriminator": self._model.discriminators.to(self._device),
-        }
-        self._optimizers = {
-            # One kernel for all weights: with batch 1 on a CPU the plain update costs as much as the networks.
-            part: torch.optim.Adam(networks.parameters(), lr=run.lr, betas=(run.beta1, run.beta2), fused=True)
-            for part, networks in self._parts.items()
-        }
+        task = Task(
+            size=run.size,
+            input_channels=self._encoding.channels if self._encoding else run.input_channels,
+            output_channels=run.output_channels,
+            has_labels=self._encoding is not None,
+        )
+        self._model: Model[Any] = build_model(name, config, task)
+        self._stages = self._model.stages()
+        self._stage_steps = self._schedule.split([stage.share for stage in self._stages])
         self.step = 0
-        self._best: float | None = None
         self._failed_saves = 0
-        # Samples and the exporter's proof use pictures the generator has not been fitted to, where there are any.
-        sample_set = self._eval_set if held_out else self._train_set
-        self._samples = [sample_set.fixed(index) for index in _evenly(range(len(sample_set.pairs)), _SAMPLES)]
+        self._pending: list[tuple[int, list[str], Tensor]] = []
+        self._losses: dict[str, float] = {}
+        self._styles_of_step = -1
+        self._best: float | None = None
+
+    def start(self) -> None:
+        """Begin a new training."""
+        self._model.start()
+        self._enter(self._stages[0])
+        # From here on dropout and image pools of the processes go ways of their own.
+        torch.manual_seed(self._run.seed + self._world.rank)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Take up all state where `checkpoint` was saved.
@@ -112,121 +138,220 @@ class Training:
         state = checkpoint.training_state
         if state is None:
             raise UsageError(f"{self.folder}: this checkpoint holds no training state; resume from last.pt")
-        for name, network in self._model.networks().items():
-            load_weights(network, checkpoint.networks.get(name, {}), f"{self.folder}: network {name}")
         try:
-            for part, optimizer in self._optimizers.items():
-                optimizer.load_state_dict(state["optimizers"][part])
+            self._enter(self._stages[state["stage"]])
+            self._stepper.load_state_dict(state, checkpoint.networks, str(self.folder))
             self.step, self._best = state["step"], state["best"]
-            torch.set_rng_state(state["rng"]["cpu"])
-            if self._device.type == "cuda" and state["rng"]["cuda"]:
-                torch.cuda.set_rng_state(state["rng"]["cuda"][0], self._device)
-        except (KeyError, TypeError, ValueError) as error:
+            ranks = state["ranks"]
+            # With more processes than before, the new ones begin with what the first ones had.
+            mine = ranks[self._world.rank % len(ranks)]
+            for name, pool in self._model.pools.items():
+                pool.load_state_dict(mine["pools"][name], self._device)
+            torch.set_rng_state(mine["cpu"])
+            if self._device.type == "cuda" and mine["cuda"]:
+                torch.cuda.set_rng_state(mine["cuda"][0], self._device)
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise ModelError(f"{self.folder}: the training state in last.pt is not whole ({error!r})") from error
+
+    def _enter(self, stage: Stage) -> None:
+        """Bring everything into the form of a stage; optimisers, averages and the best figure begin anew."""
+        self._model.begin(stage)
+        self._stepper = Stepper(self._model, self._run, self._device, self._world)
+        self._stage = stage
+        preprocess = self._preprocess(stage.scale)
+        held_out = self._all_data.held_out
+        self._data = Data(
+            train=self._all_data.train.at(preprocess), held_out=held_out.at(preprocess) if held_out else None
+        )
+        self._best = None
+        # Samples and the exporter's proof use pictures the generator has not been fitted to, where there are any.
+        self._samples = list(evenly(self._data.held_out or self._data.train, _SAMPLES))
+
+    def _preprocess(self, scale: int) -> Preprocess:
+        sizes: list[Size] = [(height // scale, width // scale) for height, width in (self._run.size, self._load_size)]
+        return Preprocess(size=sizes[0], load_size=sizes[1], flip=self._run.flip)
 
     def fit(self, stop: StopRequest) -> None:
         """Do the steps that are left."""
-        run = self._run
-        with Recorder(self.folder, self.step, self._last_step) as recorder:
+        run, last_step = self._run, self._schedule.last_step
+        recorder = Recorder(
+            self.folder, self.step, last_step, tensorboard=run.tensorboard, silent=not self._world.is_first
+        )
+        with recorder:
             self._introduce(recorder)
-            if self.step >= self._last_step:
-                recorder.say(f"step {self.step} of {self._last_step} is done already; to go on, give more --steps")
+            if self.step >= last_step:
+                recorder.say(f"step {self.step} of {last_step} is done already; to go on, give more --steps")
                 return
             if self.step == 0:
                 self._save("last.pt", recorder, must=True)
-            order = Order(len(self._train_set.pairs), run.batch, run.seed, self.step, self._last_step)
             began = logged_at = time.monotonic()
             images_since, images_per_s = 0, 0.0
             try:
-                for batch in batches(self._train_set, order, self._workers(), self._device):
-                    losses = self._train_step(batch)
-                    self.step += 1
-                    images_since += len(batch.input)
-                    is_last = self.step == self._last_step or _is_over(run.max_minutes, began)
-                    if self.step % run.log_every == 0 or is_last:
+                for batches in self._batches():
+                    self._train_step(batches)
+                    images_since += sum(len(batch.input) for batch in batches) * self._world.size
+                    is_last = self.step == last_step or self._world.any(bool(stop) or _is_over(run.max_minutes, began))
+
+                    def is_due(every: int) -> bool:
+                        return self.step % every == 0 or is_last  # noqa: B023
+
+                    something_is_due = any(
+                        map(is_due, (run.log_every, run.sample_every, run.eval_every, run.save_every, _LOSSES_HELD))
+                    )
+                    if something_is_due or self._device.type == "cpu":
+                        self._look_at_losses()
+                    if is_due(run.log_every):
                         now = time.monotonic()
                         images_per_s = images_since / max(now - logged_at, 1e-9)
                         logged_at, images_since = now, 0
-                        self._log(recorder, losses, images_per_s)
-                    recorder.progress(self.step, losses, images_per_s)
-                    if self.step % run.sample_every == 0 or is_last:
+                        self._log(recorder, images_per_s)
+                    recorder.progress(self.step, self._losses, images_per_s)
+                    if is_due(run.sample_every):
                         self._sample(recorder)
-                    if self._eval_set.pairs and (self.step % run.eval_every == 0 or is_last):
+                    if is_due(run.eval_every):
                         self._evaluate(recorder)
                     if self.step % run.save_every == 0 and not is_last:
                         self._save("last.pt", recorder)
-                    if is_last or stop:
+                    if is_last:
                         break
             except SourceError:
                 # A picture that cannot be read any more: the steps until now are good.
-                self._save("last.pt", recorder, must=True)
+                if self._world.size == 1:  # the other processes know nothing of it
+                    self._save("last.pt", recorder, must=True)
                 raise
             self._save("last.pt", recorder, must=True)
             recorder.say(f"step {self.step}: {self.folder / 'last.pt'}")
 
-    def _train_step(self, batch: Batch) -> dict[str, float]:
-        """One update of the discriminators and one of the generators, in the model type's order."""
-        rate = self._run.lr * lr_factor(self.step, self._constant_steps, self._decay_steps)
-        losses: dict[str, Tensor] = {}
-        images = self._model.translate(batch)
-        for part in self._model.step_order:
-            is_generator = part == "generator"
-            # The generator's loss runs through the discriminators; their weights need no gradient then.
-            self._parts["discriminator"].requires_grad_(not is_generator)
-            its_losses = (self._model.generator_loss if is_generator else self._model.discriminator_loss)(batch, images)
-            total = torch.stack(list(its_losses.values())).sum()
-            optimizer = self._optimizers[part]
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            optimizer.zero_grad(set_to_none=True)
-            (total if is_generator else total * self._model.discriminator_weight).backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            losses |= its_losses
-        values = dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
-        for name, value in values.items():
-            if not math.isfinite(value):
-                raise DivergedError(
-                    f"step {self.step + 1}: loss {name} is {value}; the last checkpoint is from before: "
-                    "resume it with a lower --lr"
-                )
-        return values
+    def _batches(self) -> Iterator[list[Batch]]:
+        """What each step from here on sees, stage after stage."""
+        run, world = self._run, self._world
+        while self.step < self._schedule.last_step:
+            now = next(i for i, steps in enumerate(self._stage_steps) if self.step in steps)
+            # A training that was made longer does not go back to a stage that it has left.
+            stage = self._stages[max(now, self._stages.index(self._stage))]
+            if stage != self._stage:
+                self._look_at_losses()
+                self._stepper.release()
+                self._enter(stage)
+            steps = range(self.step, self._stage_steps[now].stop)
+            order = Order(
+                len(self._data.train), run.batch * run.accumulate, run.seed, steps, rank=world.rank,
+                world_size=world.size,
+            )  # fmt: skip
+            for sample in samples(self._data.train, order, self._workers(), pin_memory=self._device.type == "cuda"):
+                yield [self._batch(part) for part in _split(sample, run.batch)]
 
-    def _log(self, recorder: Recorder, losses: dict[str, float], images_per_s: float) -> None:
-        rate = self._run.lr * lr_factor(self.step - 1, self._constant_steps, self._decay_steps)
-        values = {"epoch": self.step / self._epoch_steps, "lr": rate, **losses, "images_per_s": images_per_s}
+    def _batch(self, sample: Sample) -> Batch:
+        moved = {name: self._stepper.to_device(tensor) for name, tensor in sample.items()}
+        given, instances, n_labels = moved["input"], None, 0
+        if self._encoding is not None:
+            instances = moved.get("instances", given)
+            given, n_labels = self._stepper.to_device(self._encoding(given, instances)), self._run.label_nc
+        return Batch(input=given, target=moved["target"], instances=instances, n_labels=n_labels)
+
+    def _train_step(self, batches: list[Batch]) -> None:
+        rate = self._run.lr * self._schedule.lr_factor(self.step)
+        losses = self._stepper.step(batches, rate=rate, number=self.step - self._stage_began())
+        self.step += 1
+        self._pending.append((self.step, list(losses), torch.stack(list(losses.values()))))
+
+    def _stage_began(self) -> int:
+        return self._stage_steps[self._stages.index(self._stage)].start
+
+    def _look_at_losses(self) -> None:
+        """Bring the losses of the last steps from the device, and end if one of them is no number.
+
+        Raises:
+            DivergedError: names the loss and the step.
+        """
+        for step, names, values in self._pending:
+            for name, value in zip(names, self._world.mean(values.float()).tolist(), strict=True):
+                if not math.isfinite(value):
+                    raise DivergedError(
+                        f"step {step}: loss {name} is {value}; the last checkpoint is from before: "
+                        "resume it with a lower --lr"
+                    )
+                self._losses[name] = value
+        self._pending.clear()
+
+    def _log(self, recorder: Recorder, images_per_s: float) -> None:
+        rate = self._run.lr * self._schedule.lr_factor(self.step - 1)
+        values: dict[str, Any] = {
+            "epoch": self.step / self._epoch_steps,
+            "lr": rate,
+            **self._losses,
+            "images_per_s": images_per_s,
+        }
+        if self._stage.name:
+            values = {"stage": self._stage.name, **values}
         recorder.log(self.step, values)
 
-    def _inference_generator(self) -> nn.Module:
-        generator, *_ = self._model.generator()
-        return for_inference(generator, default_statistics(self._run.batch))
+    def _learn_styles(self) -> None:
+        """Styles follow from weights and pictures: they are learnt when something is about to use them."""
+        if self._styles_of_step != self.step:
+            self._styles_of_step = self.step
+            pictures = (self._batch(stack([sample])) for sample in evenly(self._data.train, _STYLE_PICTURES))
+            self._model.learn_styles(pictures, self._stepper.used_generators())
+
+    def _translators(self) -> list[nn.Module]:
+        """The generators as they are used, in the order of the model's `translators`."""
+        self._learn_styles()
+        generators, statistics = self._stepper.used_generators(), default_statistics(self._run.batch)
+        codes = self._model.style_codes
+        return [
+            as_used(generators[name], statistics, self._labels, codes).to(self._device)
+            for name in self._model.translators
+        ]
 
     @torch.no_grad()
     def _sample(self, recorder: Recorder) -> None:
-        generator = self._inference_generator()
-        rows = [
-            [to_image(image) for image in (source, generator(source[None].to(self._device))[0], target)]
-            for source, target in self._samples
-        ]
-        recorder.sample(self.step, rows, ("input", "output", "target"))
+        if not self._world.is_first:
+            return
+        there, *back = self._translators()
+        rows = []
+        for sample in self._samples:
+            batch = stack([sample])
+            given = inputs_of(batch, self._device)
+            shown = [batch["input"], there(*given), batch["target"]]
+            if back:
+                fake = back[0](batch["target"].to(self._device))
+                shown = [*shown[:2], back[0](shown[1]), batch["target"], fake, there(fake)]
+            rows.append([to_image(images[0]) for images in shown])
+        titles = (
+            ("input", "output", "target") if not back else ("real A", "fake B", "rec A", "real B", "fake A", "rec B")
+        )
+        recorder.sample(self.step, rows, titles)
 
-    @torch.no_grad()
     def _evaluate(self, recorder: Recorder) -> None:
-        """Mean absolute error on held-out pictures, in units of [-1, 1]; the best so far becomes best.pt."""
-        generator = self._inference_generator()
-        errors = []
-        for index in range(len(self._eval_set.pairs)):
-            source, target = self._eval_set.fixed(index)
-            output = generator(source[None].to(self._device))[0].cpu()
-            errors.append((output - target).abs().mean().item())
-        error = sum(errors) / len(errors)
-        recorder.log(self.step, {"val_L1": error, "pictures": len(errors)})
-        recorder.say(f"step {self.step}: val_L1 {error:.4f}")
-        if (self._best is None or error < self._best) and self._save("best.pt", recorder):
-            self._best = error
+        """Measure on held-out pictures; the best so far becomes best.pt."""
+        if self._data.held_out is None or not self._world.is_first:
+            return
+        translates = [translate_with(generator, self._device) for generator in self._translators()]
+        directions = Directions(there=translates[0], back=translates[1] if len(translates) > 1 else None)
+        count = min(self._run.eval_pictures, len(self._data.held_out))
+        figures = evaluate(directions, self._model.data, evenly(self._data.held_out, count), self._features)
+        recorder.log(self.step, {**{f"val_{name}": value for name, value in figures.items()}, "pictures": count})
+        recorder.say(f"step {self.step}: " + "  ".join(f"val_{name} {value:.4f}" for name, value in figures.items()))
+        metric = self._best_by(figures)
+        value = figures[metric]
+        if (self._best is None or is_better(metric, value, self._best)) and self._save("best.pt", recorder):
+            self._best = value
+
+    def _best_by(self, figures: dict[str, float]) -> str:
+        wanted = self._run.best_by
+        if wanted == "auto":
+            return next(name for name in ("L1", "FID", "cycle_L1") if name in figures)
+        if wanted not in figures:
+            raise UsageError(f"--best-by {wanted}: {self._name} has {', '.join(figures)} here")
+        return wanted
 
     def _save(self, name: str, recorder: Recorder, *, must: bool = False) -> bool:
         """Whether the checkpoint was written; with `must`, or at the second failure in a row, failing is an error."""
-        checkpoint = self._checkpoint(with_state=name == "last.pt")
+        state = self._state() if name == "last.pt" else None
+        if not self._world.is_first:
+            return True
+        self._learn_styles()
+        checkpoint = self._checkpoint(state)
         for network, weights in checkpoint.networks.items():
             if not all(torch.isfinite(weight).all() for weight in weights.values()):
                 raise DivergedError(
@@ -245,44 +370,75 @@ class Training:
         self._failed_saves = 0
         return True
 
-    def _checkpoint(self, *, with_state: bool) -> Checkpoint:
-        state = {
-            "step": self.step,
-            "best": self._best,
-            "optimizers": {part: optimizer.state_dict() for part, optimizer in self._optimizers.items()},
-            "rng": {
-                "cpu": torch.get_rng_state(),
-                "cuda": [torch.cuda.get_rng_state(self._device)] if self._device.type == "cuda" else [],
-            },
+    def _state(self) -> dict[str, Any]:
+        """What only a training that goes on needs; all processes must ask."""
+        is_cuda = self._device.type == "cuda"
+        mine = {
+            "cpu": torch.get_rng_state(),
+            "cuda": [torch.cuda.get_rng_state(self._device)] if is_cuda else [],
+            "pools": {name: pool.state_dict() for name, pool in self._model.pools.items()},
         }
-        pictures = [to_image(source) for source, _ in self._samples]
+        return {
+            "step": self.step,
+            "stage": self._stages.index(self._stage),
+            "best": self._best,
+            **self._stepper.state_dict(),
+            "ranks": self._world.gather(mine),
+        }
+
+    def _checkpoint(self, state: dict[str, Any] | None) -> Checkpoint:
         settings = {
-            "model_type": self._model_type,
+            "model_type": self._name,
             "run": dataclasses.asdict(self._run),
             "model": dataclasses.asdict(self._config),
         }
+        networks = {**self._stepper.networks(), **self._stepper.used_generators()}
+        weights = {name: network.state_dict() for name, network in networks.items()}
+        if self._model.style_codes is not None:
+            weights["styles"] = {"codes": self._model.style_codes}
+        # The way back begins with what is the target on the way there.
+        examples = [
+            [
+                {name: _compact(tensor) for name, tensor in sample.items() if name in (given, "instances")}
+                for sample in self._samples
+            ]
+            for given in ("input", "target")
+        ]
+        examples[1] = [{"input": example["target"]} for example in examples[1]]
         return Checkpoint(
-            card=self._card(),
+            cards=self._cards(),
             config=json.dumps(settings),
-            networks={name: network.state_dict() for name, network in self._model.networks().items()},
-            pictures=torch.stack([torch.from_numpy(picture) for picture in pictures]),
-            training_state=state if with_state else None,
+            networks=weights,
+            examples=dict(zip(self._model.translators, examples, strict=False)),
+            training_state=state,
         )
 
-    def _card(self) -> Card:
-        _, architecture, size_rule = self._model.generator()
+    def _cards(self) -> dict[str, Card]:
+        here = self._run.direction
+        directions = (here, "BtoA" if here == "AtoB" else "AtoB")
+        cards = zip(self._model.translators.items(), directions, strict=False)
+        return {name: self._card(architecture, direction) for (name, architecture), direction in cards}
+
+    def _card(self, architecture: Architecture, direction: Any) -> Card:
         run = self._run
+        channels = run.input_channels, run.output_channels
+        if direction != run.direction:
+            channels = channels[::-1]
+        codes = self._model.style_codes
+        labels = self._labels and dataclasses.replace(self._labels, styles=0 if codes is None else len(codes))
+        given, returned = (_image_spec(count) for count in channels)
         return Card(
             name=self.folder.resolve().name,
-            model_type=self._model_type,
-            direction=run.direction,
+            model_type=self._name,
+            direction=direction,
             generator=architecture,
-            input=ImageSpec(),
-            output=ImageSpec(),
-            size=size_rule,
+            input=given if labels is None else _image_spec(1),
+            output=returned,
+            size=size_rule(architecture),
+            labels=labels,
             training=TrainingRecord(
                 data=Path(run.data).resolve().name,
-                size=run.size,
+                size=self._data.train.preprocess.size,
                 batch=run.batch,
                 steps=self.step,
                 epochs=self.step / self._epoch_steps,
@@ -294,12 +450,16 @@ class Training:
     def _introduce(self, recorder: Recorder) -> None:
         # What this run is, ready for --config.
         recorder.write("config.toml", to_toml(self._run, self._config))
-        generator, architecture, _ = self._model.generator()
-        count = sum(p.numel() for p in generator.parameters()) / 1e6
-        held_out = f"{len(self._eval_set.pairs)} held out" if self._eval_set.pairs else "no val/ or test/: no best.pt"
+        name, architecture = next(iter(self._model.translators.items()))
+        count = sum(p.numel() for p in self._stepper.networks()[name].parameters()) / 1e6
+        held_out = self._data.held_out
+        measured = f"{len(held_out)} held out" if held_out else "no val/ or test/: no best.pt"
+        where = str(self._device) if self._world.size == 1 else f"{self._world.size} x {self._device.type}"
+        what = "pairs" if self._model.data == "paired" else "pictures of the larger domain"
+        precision = str(self._stepper.precision).removeprefix("torch.")
         recorder.say(
-            f"{self._model_type} {architecture.name} ({count:.1f} M parameters) on {self._device}: "
-            f"{len(self._train_set.pairs)} pairs, {held_out}; steps {self.step} to {self._last_step}"
+            f"{self._name} {architecture.name} ({count:.1f} M parameters) on {where}, {precision}: "
+            f"{len(self._data.train)} {what}, {measured}; steps {self.step} to {self._schedule.last_step}"
         )
 
     def _workers(self) -> int:
@@ -307,24 +467,6 @@ class Training:
             return self._run.workers
         # On a CPU the networks need every core; a GPU waits for pictures otherwise.
         return 0 if self._device.type == "cpu" else 4
-
-
-def schedule_steps(run: RunConfig, epoch_steps: int) -> tuple[int, int]:
-    """Steps at the full learning rate, and steps over which it falls to zero."""
-    if run.steps is not None:
-        return run.steps - run.steps // 2, run.steps // 2
-    return run.epochs * epoch_steps, run.epochs_decay * epoch_steps
-
-
-def lr_factor(step: int, constant_steps: int, decay_steps: int) -> float:
-    """Share of the learning rate at a step: 1, then falling linearly to 0 (CycleGAN section 4).
-
-    >>> [lr_factor(step, 2, 4) for step in range(6)]
-    [1.0, 1.0, 1.0, 0.75, 0.5, 0.25]
-    """
-    if step < constant_steps:
-        return 1.0
-    return 1.0 - (step - constant_steps) / decay_steps
 
 
 def pick_device(name: str) -> torch.device:
@@ -348,9 +490,18 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def _evenly(pairs: Sequence[Any], count: int) -> list[Any]:
-    count = min(count, len(pairs))
-    return [pairs[i * len(pairs) // count] for i in range(count)]
+def _image_spec(channels: int) -> ImageSpec:
+    return ImageSpec(channels=channels, colour={1: "GRAY", 3: "RGB"}.get(channels, "MULTI"))  # type: ignore[arg-type]
+
+
+def _compact(tensor: Tensor) -> Tensor:
+    """Half precision tells all grey levels apart, and any other number is as good for a proof."""
+    return tensor.half() if tensor.is_floating_point() else tensor
+
+
+def _split(sample: Sample, batch: int) -> list[Sample]:
+    parts = {name: torch.split(tensor, batch) for name, tensor in sample.items()}
+    return [dict(zip(parts, tensors, strict=True)) for tensors in zip(*parts.values(), strict=True)]
 
 
 def _is_over(minutes: float | None, began: float) -> bool:

@@ -14,9 +14,10 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from i2i_runtime.errors import SinkError
+from i2i_runtime.errors import SinkError, UsageError
 from i2i_runtime.frame import Image
 from i2i_runtime.image import make_folder, write_image
+from i2i_trainer.gallery import gallery
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -28,18 +29,31 @@ _PLAIN_EVERY = 10.0
 class Recorder:
     """Writes into the folder of a run and shows how it goes."""
 
-    def __init__(self, run: Path, first_step: int, last_step: int) -> None:
+    def __init__(
+        self, run: Path, first_step: int, last_step: int, *, tensorboard: bool = False, silent: bool = False
+    ) -> None:
         """Open the run's folder; metrics beyond `first_step`, left by a run that was killed, are dropped.
+
+        Args:
+            run: the folder.
+            first_step: steps that are done already.
+            last_step: steps in all.
+            tensorboard: write TensorBoard events as well.
+            silent: write and print nothing: one of several processes speaks for all.
 
         Raises:
             SinkError: the folder cannot be written.
+            UsageError: TensorBoard is not installed.
         """
-        self.run = run
-        make_folder(run / "samples")
+        self.run, self._silent = run, silent
         self._metrics = run / "metrics.jsonl"
-        _drop_after(self._metrics, first_step)
+        self._events = None
+        if not silent:
+            make_folder(run / "samples")
+            _drop_after(self._metrics, first_step)
+            self._events = _events(run / "tensorboard", first_step) if tensorboard else None
         self._last_step = last_step
-        self._console = Console(stderr=True)
+        self._console = Console(stderr=True, quiet=silent)
         self._progress = Progress(
             TextColumn("step"),
             MofNCompleteColumn(),
@@ -61,6 +75,8 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._progress.stop()
+        if self._events is not None:
+            self._events.close()
 
     def say(self, line: str) -> None:
         """Print a line, above the progress bar where there is one."""
@@ -68,6 +84,12 @@ class Recorder:
 
     def log(self, step: int, values: Mapping[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
+        if self._silent:
+            return
+        if self._events is not None:
+            for name, value in values.items():
+                if not isinstance(value, str):
+                    self._events.add_scalar(name, value, step)
         try:
             with self._metrics.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step, **values}) + "\n")
@@ -76,7 +98,8 @@ class Recorder:
 
     def write(self, name: str, text: str) -> None:
         """Write a small text file into the run's folder: beside its place, then moved there."""
-        _replace_text(self.run / name, text)
+        if not self._silent:
+            replace_text(self.run / name, text)
 
     def progress(self, step: int, losses: Mapping[str, float], images_per_s: float) -> None:
         """Show the step, its losses and the speed."""
@@ -89,8 +112,12 @@ class Recorder:
             self.say(f"step {step}/{self._last_step}  {line}  ETA {remaining / 60:.0f} min")
 
     def sample(self, step: int, rows: Sequence[Sequence[Image]], titles: Sequence[str]) -> None:
-        """Write a grid of pictures, one row an example."""
-        write_image(self.run / "samples" / f"step_{step:07d}.png", grid(rows, titles))
+        """Write a grid of pictures, one row an example, and the page that shows the run so far."""
+        sheet = grid(rows, titles)
+        write_image(self.run / "samples" / f"step_{step:07d}.png", sheet)
+        replace_text(self.run / "index.html", gallery(self.run))
+        if self._events is not None:
+            self._events.add_image("samples", sheet[:, :, ::-1].copy(), step, dataformats="HWC")
 
 
 def grid(rows: Sequence[Sequence[Image]], titles: Sequence[str], gap: int = 4) -> Image:
@@ -118,10 +145,24 @@ def _drop_after(metrics: Path, step: int) -> None:
                 kept.append(line + "\n")
         except (ValueError, KeyError):
             continue  # half a line: the process was killed while it wrote it
-    _replace_text(metrics, "".join(kept))
+    replace_text(metrics, "".join(kept))
 
 
-def _replace_text(path: Path, text: str) -> None:
+def _events(folder: Path, first_step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise UsageError("--tensorboard: needs TensorBoard; pip install 'i2i[tensorboard]'") from error
+    # Events beyond the step that a resumed training goes on from are hidden.
+    return SummaryWriter(str(folder), purge_step=first_step)  # type: ignore[no-untyped-call]
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a text file beside its place, then move it there.
+
+    Raises:
+        SinkError: the disk refuses.
+    """
     beside = path.with_name(f".{path.name}.partial")
     try:
         beside.write_text(text, encoding="utf-8")

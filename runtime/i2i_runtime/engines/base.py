@@ -1,4 +1,4 @@
-"""What every engine is: a card, one input, one output, and a way to run."""
+"""What every engine is: a card, inputs, one output, and a way to run."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ class Engine(Closing):
     """What really runs it, for example `ONNX Runtime CPU`."""
 
     @abstractmethod
-    def run(self, batch: Tensor) -> Tensor:
-        """Run the single input through the model and return the single output.
+    def run(self, *inputs: Tensor) -> Tensor:
+        """Run the model's inputs, in the order of `self.inputs`, and return its single output.
 
         Raises:
-            ModelError: the engine refuses the batch or fails.
+            ModelError: the engine refuses the inputs or fails.
         """
 
     def close(self) -> None:

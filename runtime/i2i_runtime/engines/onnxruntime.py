@@ -11,7 +11,13 @@ from i2i_runtime.card import METADATA_KEY, Card
 from i2i_runtime.engines.base import Device, Engine, Tensor, TensorSpec
 from i2i_runtime.errors import DeviceError, ModelError, reason
 
-_DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8"}
+_DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(uint8)": "uint8",
+    "tensor(int32)": "int32",
+    "tensor(int64)": "int64",
+}
 
 
 class OnnxRuntimeEngine(Engine):
@@ -49,10 +55,11 @@ class OnnxRuntimeEngine(Engine):
         self.inputs = tuple(_spec(node, path) for node in self._session.get_inputs())
         self.outputs = tuple(_spec(node, path) for node in self._session.get_outputs())
 
-    def run(self, batch: Tensor) -> Tensor:
+    def run(self, *inputs: Tensor) -> Tensor:
         """See `Engine.run`; the returned array is the caller's."""
+        named = {spec.name: tensor for spec, tensor in zip(self.inputs, inputs, strict=True)}
         try:
-            (output,) = self._session.run([self.outputs[0].name], {self.inputs[0].name: batch})
+            (output,) = self._session.run([self.outputs[0].name], named)
         except Exception as error:
             raise ModelError(f"{self.name}: inference failed ({reason(error)})") from error
         return np.asarray(output)

@@ -1,23 +1,32 @@
-"""Paired pictures, side by side in one file or matched by name in two folders."""
+"""Paired pictures: side by side in one file, matched by name in two folders, or label maps with their photographs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-import torch.utils.data
-from torch import Tensor
 
 from i2i_runtime.errors import SourceError
-from i2i_runtime.frame import Image
-from i2i_runtime.image import list_images, read_image
-from i2i_trainer.data.transforms import Preprocess
+from i2i_runtime.image import IMAGE_SUFFIXES, natural_order
+from i2i_trainer.data.rasters import Raster, read_ids, read_raster
 
-_LAYOUTS = "DIR/train/*.jpg with A|B side by side, or DIR/trainA and DIR/trainB with equal names"
+PAIRED_LAYOUTS = "DIR/train/*.jpg with A|B side by side, or DIR/trainA and DIR/trainB with equal names"
+LABEL_LAYOUTS = "DIR/train_label, DIR/train_img and, for edges between objects, DIR/train_inst"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Channels:
+    """What the pictures of a pair hold."""
+
+    a: int = 3
+    b: int = 3
+    labels: int = 0
+    """Classes of the label maps that stand in A's place; 0 where A is a picture."""
+    instances: bool = False
+    """Whether label maps come with instance maps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,26 +36,57 @@ class Pair:
     a: Path
     b: Path | None = None
     """None where `a` holds A and B side by side."""
+    instances: Path | None = None
+    """Instance ids that belong to the label map `a`."""
 
-    def read(self) -> tuple[Image, Image]:
-        """The two images, of one size.
+    @property
+    def paths(self) -> list[Path]:
+        """Its files."""
+        return [path for path in (self.a, self.b, self.instances) if path is not None]
+
+    def read(self, channels: Channels) -> dict[str, Raster]:
+        """The rasters `A`, `B` and, where there are any, `instances`, of one size.
 
         Raises:
-            SourceError: unreadable, or sizes that do not match.
+            SourceError: unreadable, sizes that do not match, or label ids out of range.
         """
-        first = read_image(self.a)
         if self.b is None:
-            width = first.shape[1]
+            both = read_raster(self.a, channels.a)
+            width = both.shape[1]
+            if channels.a != channels.b or channels.labels:
+                raise SourceError(f"{self.a}: A|B in one file have the same channels; use folders trainA and trainB")
             if width % 2:
                 raise SourceError(f"{self.a}: expected A|B side by side, found an odd width of {width} pixels")
-            return first[:, : width // 2], first[:, width // 2 :]
-        second = read_image(self.b)
-        if first.shape != second.shape:
-            raise SourceError(
-                f"{self.a}: expected a pair of one size, found {first.shape[1]}x{first.shape[0]} here and "
-                f"{second.shape[1]}x{second.shape[0]} in {self.b}"
-            )
-        return first, second
+            return {"A": both[:, : width // 2], "B": both[:, width // 2 :]}
+        rasters = {
+            "A": read_labels(self.a, channels.labels) if channels.labels else read_raster(self.a, channels.a),
+            "B": read_raster(self.b, channels.b),
+        }
+        if self.instances is not None and channels.instances:
+            rasters["instances"] = read_ids(self.instances)
+        (height, width), *_ = (raster.shape[:2] for raster in rasters.values())
+        for path, raster in zip(self.paths, rasters.values(), strict=False):
+            if raster.shape[:2] != (height, width):
+                raise SourceError(
+                    f"{self.a}: expected a pair of one size, found {width}x{height} here and "
+                    f"{raster.shape[1]}x{raster.shape[0]} in {path}"
+                )
+        return rasters
+
+
+def read_labels(path: Path, count: int) -> Raster:
+    """Read a label map and check its ids.
+
+    Raises:
+        SourceError: unreadable, or an id that is no class.
+    """
+    ids = read_ids(path)
+    if int(ids.max()) >= count:
+        raise SourceError(
+            f"{path}: expected label ids 0 to {count - 1}, found {int(ids.max())} "
+            f"({np.count_nonzero(ids >= count) / ids.size:.1%} of the pixels are out of range); set --label-nc"
+        )
+    return ids
 
 
 def find_pairs(root: Path, splits: Sequence[str]) -> list[Pair]:
@@ -62,107 +102,86 @@ def find_pairs(root: Path, splits: Sequence[str]) -> list[Pair]:
     Raises:
         SourceError: no such folder, or two folders whose names do not match.
     """
-    if not root.is_dir():
-        raise SourceError(f"{root}: no such data folder; expected {_LAYOUTS}")
+    _require_folder(root, PAIRED_LAYOUTS)
     for split in splits:
-        for a, b in (
-            (f"{split}A", f"{split}B"),
-            (Path(split, "A"), Path(split, "B")),
-            (Path("A", split), Path("B", split)),
-        ):
-            if (root / a).is_dir() and (root / b).is_dir():
-                return _match(root / a, root / b)
-        if (root / split).is_dir() and (side_by_side := list_images(root / split)):
+        if folders := two_folders(root, split):
+            return _match(*folders)
+        if (root / split).is_dir() and (side_by_side := list_rasters(root / split)):
             return [Pair(a=path) for path in side_by_side]
     return []
 
 
-def _match(folder_a: Path, folder_b: Path) -> list[Pair]:
-    by_stem_a, by_stem_b = _by_stem(folder_a), _by_stem(folder_b)
-    alone = sorted(by_stem_a.keys() ^ by_stem_b.keys())
-    if alone:
-        raise SourceError(
-            f"{folder_a} and {folder_b}: expected pictures with equal names, found {len(by_stem_a)} and "
-            f"{len(by_stem_b)}; {len(alone)} have no partner, for example {', '.join(alone[:3])}"
-        )
-    return [Pair(a=path, b=by_stem_b[stem]) for stem, path in by_stem_a.items()]
-
-
-def _by_stem(folder: Path) -> dict[str, Path]:
-    by_stem: dict[str, Path] = {}
-    for path in list_images(folder):
-        if path.stem in by_stem:
-            raise SourceError(f"{folder}: expected one picture a name, found {by_stem[path.stem].name} and {path.name}")
-        by_stem[path.stem] = path
-    return by_stem
-
-
-def check_pairs(root: Path, pairs: list[Pair], *, skip_unreadable: bool) -> list[Pair]:
-    """Read every pair once before hours of training depend on it.
-
-    Returns:
-        The pairs that can be used.
+def find_labelled(root: Path, splits: Sequence[str], *, instances: bool) -> list[Pair]:
+    """The label maps with photographs (and instance maps) of the first of `splits` that `root` has them for.
 
     Raises:
-        SourceError: no pairs at all, or unusable ones and not `skip_unreadable`.
+        SourceError: no such folder, or folders whose names do not match.
     """
-    if not pairs:
-        raise SourceError(f"{root}: no training pictures; expected {_LAYOUTS}")
-    with ThreadPoolExecutor() as threads:
-        problems = list(threads.map(_problem, pairs))
-    broken = [problem for problem in problems if problem is not None]
-    if broken and not skip_unreadable:
-        more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
-        raise SourceError(f"{broken[0]}{more}; mend or delete it, or train with --skip-unreadable")
-    usable = [pair for pair, problem in zip(pairs, problems, strict=True) if problem is None]
-    if not usable:
-        raise SourceError(f"{root}: none of {len(pairs)} training pairs can be used; the first: {broken[0]}")
-    return usable
+    _require_folder(root, LABEL_LAYOUTS)
+    for split in splits:
+        labels, images, ids = (root / f"{split}_{part}" for part in ("label", "img", "inst"))
+        if not (labels.is_dir() and images.is_dir()):
+            continue
+        pairs = _match(labels, images)
+        if not instances:
+            return pairs
+        if not ids.is_dir():
+            raise SourceError(f"{ids}: expected instance maps beside {labels.name}; add them, or use --no-instances")
+        with_ids = {pair.a: pair.b for pair in _match(labels, ids)}
+        return [Pair(a=pair.a, b=pair.b, instances=with_ids[pair.a]) for pair in pairs]
+    return []
 
 
-def _problem(pair: Pair) -> str | None:
-    try:
-        pair.read()
-    except SourceError as error:
-        return str(error)
+def two_folders(root: Path, split: str) -> tuple[Path, Path] | None:
+    """Folders of A and of B for a split: `trainA trainB`, `train/A train/B` or `A/train B/train`."""
+    for a, b in (
+        (f"{split}A", f"{split}B"),
+        (Path(split, "A"), Path(split, "B")),
+        (Path("A", split), Path("B", split)),
+    ):
+        if (root / a).is_dir() and (root / b).is_dir():
+            return root / a, root / b
     return None
 
 
-class PairedDataset(torch.utils.data.Dataset[tuple[Tensor, Tensor] | SourceError]):
-    """Pairs as (input, target) tensors.
+def list_rasters(folder: Path) -> list[Path]:
+    """The files directly in `folder` that can be training pictures, in the order a person would count them."""
+    suffixes = IMAGE_SUFFIXES | {".npy"}
+    files = [p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith(".")]
+    return sorted(files, key=natural_order)
 
-    An item is asked for by (epoch, index): its crop and flip depend on these and the seed alone, so they are the same
-    in any process and after a resume.
-    """
 
-    def __init__(
-        self, pairs: list[Pair], preprocess: Preprocess, direction: Literal["AtoB", "BtoA"], seed: int
-    ) -> None:
-        self.pairs = pairs
-        self._preprocess = preprocess
-        self._direction = direction
-        self._seed = seed
+def _require_folder(root: Path, layouts: str) -> None:
+    if not root.is_dir():
+        raise SourceError(f"{root}: no such data folder; expected {layouts}")
 
-    def _images(self, index: int) -> tuple[Image, Image]:
-        a, b = self.pairs[index].read()
-        return (a, b) if self._direction == "AtoB" else (b, a)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor] | SourceError:
-        """An error is handed over as a value: torch would rewrap it, with a traceback inside its message."""
-        epoch, index = key
-        try:
-            images = self._images(index)
-        except SourceError as error:
-            return error
-        rng = np.random.default_rng((self._seed, epoch, index))
-        source, target = self._preprocess.random(images, rng)
-        return source, target
+def _match(folder_a: Path, folder_b: Path) -> list[Pair]:
+    """Pairs of equal names; an ending that all names of a folder share (`_labelIds`, `_A`) does not count."""
+    names_a, names_b = _by_name(folder_a), _by_name(folder_b)
+    if names_a.keys() != names_b.keys():
+        names_a, names_b = _without_common_ending(names_a), _without_common_ending(names_b)
+    alone = sorted(names_a.keys() ^ names_b.keys())
+    if alone:
+        raise SourceError(
+            f"{folder_a} and {folder_b}: expected pictures with equal names, found {len(names_a)} and "
+            f"{len(names_b)}; {len(alone)} have no partner, for example {', '.join(alone[:3])}"
+        )
+    return [Pair(a=path, b=names_b[name]) for name, path in names_a.items()]
 
-    def fixed(self, index: int) -> tuple[Tensor, Tensor]:
-        """The whole pair, without crop or flip.
 
-        Raises:
-            SourceError: it cannot be read.
-        """
-        source, target = self._preprocess.fixed(self._images(index))
-        return source, target
+def _by_name(folder: Path) -> dict[str, Path]:
+    by_name: dict[str, Path] = {}
+    for path in list_rasters(folder):
+        if path.stem in by_name:
+            raise SourceError(f"{folder}: expected one picture a name, found {by_name[path.stem].name} and {path.name}")
+        by_name[path.stem] = path
+    return by_name
+
+
+def _without_common_ending(names: dict[str, Path]) -> dict[str, Path]:
+    if len(names) < 2:
+        return names
+    endings = takewhile(lambda letters: len(set(letters)) == 1, zip(*(name[::-1] for name in names), strict=False))
+    length = len(list(endings))
+    return {name[: len(name) - length]: path for name, path in names.items()}

@@ -6,7 +6,6 @@ This module finds them by their files and reads settings and docstrings without 
 from __future__ import annotations
 
 import ast
-import dataclasses
 import importlib
 import pkgutil
 from functools import cache
@@ -14,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from i2i_trainer import config as config_module
-from i2i_trainer.config import ModelConfig, Size
+from i2i_trainer.config import ModelConfig
 
 if TYPE_CHECKING:
-    from i2i_trainer.models.base import Model
+    from i2i_trainer.models.base import Model, Task
 
 
 def model_names() -> list[str]:
@@ -48,17 +47,22 @@ def config_type(name: str) -> type[ModelConfig]:
     return found
 
 
-def build_model(name: str, config: ModelConfig, size: Size) -> Model[Any]:
+def build_model(name: str, config: ModelConfig, task: Task) -> Model[Any]:
     """A model type with fresh networks; this is where torch comes in.
 
     Args:
         name: one of `model_names()`.
         config: its settings.
-        size: (height, width) of the training images.
+        task: what it is to translate.
 
     Raises:
         UsageError: the settings do not go together.
     """
-    module = importlib.import_module(f"{__name__}.{name}")
-    model: Model[Any] = module.Model(module.Config(**dataclasses.asdict(config)), size)
+    model = model_type(name)(config, task)
     return model
+
+
+def model_type(name: str) -> type[Model[Any]]:
+    """The class of a model type."""
+    found: type[Model[Any]] = importlib.import_module(f"{__name__}.{name}").Model
+    return found

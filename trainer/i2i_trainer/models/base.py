@@ -1,15 +1,17 @@
-"""What every model type gives the training loop: networks, losses, and a card for what it learns."""
+"""What every model type gives the training loop: networks, losses, and how each network is rebuilt."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Generic, Literal, TypeVar
 
 from torch import Tensor, nn
 
-from i2i_runtime.card import Architecture, SizeRule
+from i2i_runtime.card import Architecture
 from i2i_trainer.config import ModelConfig, Size
+from i2i_trainer.image_pool import ImagePool
 
 ConfigT = TypeVar("ConfigT", bound=ModelConfig)
 
@@ -21,11 +23,41 @@ Losses = dict[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Task:
+    """What a model is to translate."""
+
+    size: Size
+    """(height, width) of the training images."""
+    input_channels: int = 3
+    """As the generator sees them: of label maps one a class, and one of edges between instances."""
+    output_channels: int = 3
+    has_labels: bool = False
+    """Whether the input is a label map."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Training images, (n, c, h, w) float32 in [-1, 1]; `input` and `target` follow the direction."""
+    """Training images. Of unpaired data `input` shows domain A and `target` domain B."""
 
     input: Tensor
+    """(n, c, h, w) in [-1, 1]; of label maps one-hot with edges, 0 or 1."""
     target: Tensor
+    """(n, c, h, w) in [-1, 1]."""
+    instances: Tensor | None = None
+    """(n, 1, h, w) instance ids, or the label ids themselves where there are no instance maps; None of pictures."""
+    n_labels: int = 0
+    """How many of the input's channels are classes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A part of a training in which the same weights learn."""
+
+    name: str = ""
+    share: float = 1.0
+    """Its share of all steps."""
+    scale: int = 1
+    """Images are this many times smaller than `--size` in each direction."""
 
 
 class Model(ABC, Generic[ConfigT]):
@@ -33,15 +65,25 @@ class Model(ABC, Generic[ConfigT]):
 
     step_order: ClassVar[tuple[Part, Part]]
     """Which of the two is updated first."""
+    data: ClassVar[Literal["paired", "unpaired"]] = "paired"
+    random_crop: ClassVar[bool] = True
+    """Whether images are by default loaded a little larger and cropped at random."""
     discriminator_weight: ClassVar[float] = 0.5
     """The discriminator's objective is halved, which slows it against the generator (pix2pix section 3.3)."""
 
     generators: nn.ModuleDict
+    """What the generators' optimiser trains; the loop may put a wrapper around each."""
     discriminators: nn.ModuleDict
+    translators: dict[str, Architecture]
+    """The generators that turn an input into an output: first that of the run's direction, then the one back."""
+    pools: Mapping[str, ImagePool]
+    """State of the discriminators' memory."""
+    style_codes: Tensor | None = None
+    """(styles, classes, features): what stands in for a feature encoder when there is no image to encode."""
 
     @abstractmethod
-    def __init__(self, config: ConfigT, size: Size) -> None:
-        """Build the networks for images of `size`, with fresh weights from torch's random generator.
+    def __init__(self, config: ConfigT, task: Task) -> None:
+        """Build the networks of the first stage, with fresh weights from torch's random generator.
 
         Raises:
             UsageError: the settings do not go together.
@@ -59,10 +101,15 @@ class Model(ABC, Generic[ConfigT]):
     def discriminator_loss(self, batch: Batch, images: Images) -> Losses:
         """The discriminators' losses, before `discriminator_weight`; no gradient reaches the generators."""
 
-    @abstractmethod
-    def generator(self) -> tuple[nn.Module, Architecture, SizeRule]:
-        """The generator to evaluate and export, how to rebuild it, and the image sizes it takes."""
+    def start(self) -> None:
+        """Take up weights of an earlier training; called once, before the first step of a new one."""
 
-    def networks(self) -> dict[str, nn.Module]:
-        """Every network under its name in a checkpoint."""
-        return {**self.generators, **self.discriminators}
+    def stages(self) -> tuple[Stage, ...]:
+        """The parts of a training, in order."""
+        return (Stage(),)
+
+    def begin(self, stage: Stage) -> None:
+        """Bring the networks into the form of a stage, keeping what was learnt in the one before."""
+
+    def learn_styles(self, batches: Iterable[Batch], generators: nn.ModuleDict) -> None:
+        """Set `style_codes` from training images, where the model has any, with the generators that will be used."""

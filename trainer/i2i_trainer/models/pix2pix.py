@@ -9,29 +9,30 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from i2i_runtime.card import Architecture, SizeRule
-from i2i_runtime.errors import UsageError
-from i2i_trainer.config import ModelConfig, Size, option
-from i2i_trainer.losses import gan_loss
+from i2i_runtime.card import Architecture
+from i2i_trainer.config import ModelConfig, option
+from i2i_trainer.losses import discriminator_gan_loss, generator_gan_loss
 from i2i_trainer.models import base
-from i2i_trainer.models.base import Batch, Images, Losses
-from i2i_trainer.networks.build import build_generator
+from i2i_trainer.models.base import Batch, Images, Losses, Task
+from i2i_trainer.networks.build import check_size, new_generator
 from i2i_trainer.networks.layers import init_weights
-from i2i_trainer.networks.patchgan import PatchGAN
-from i2i_trainer.networks.unet import unet_downs, unet_for
+from i2i_trainer.networks.patchgan import PatchGAN, check_patches
+from i2i_trainer.networks.unet import unet_for
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(ModelConfig):
     """Defaults are the paper's."""
 
-    generator: str = option("auto", "unet_256, unet_128, ...; auto: the deepest up to unet_256 that fits --size.")
+    generator: str = option(
+        "auto", "unet_256, unet_128, resnet_9blocks, ...; auto: the deepest U-Net up to unet_256 that fits --size."
+    )
     ngf: int = option(64, "Features of the generator's first level.", minimum=1)
     ndf: int = option(64, "Features of the discriminator's first layer.", minimum=1)
     n_layers: int = option(3, "Strided layers of the PatchGAN; 3 gives 70x70 patches.", minimum=1)
     norm: Literal["batch", "instance"] = option("batch", "Normalisation layers.")
     dropout: float = option(0.5, "Dropout in the generator's inner decoder levels.", minimum=0, maximum=1)
-    gan: Literal["vanilla", "lsgan"] = option("vanilla", "GAN objective.")
+    gan: Literal["vanilla", "lsgan", "hinge"] = option("vanilla", "GAN objective.")
     lambda_l1: float = option(100.0, "Weight of the L1 loss.", minimum=0)
 
 
@@ -40,36 +41,28 @@ class Model(base.Model[Config]):
 
     step_order = ("discriminator", "generator")
 
-    def __init__(self, config: Config, size: Size) -> None:
+    def __init__(self, config: Config, task: Task) -> None:
         """See `base.Model`."""
         self.config = config
-        name = unet_for(*size) if config.generator == "auto" else config.generator
-        multiple = 2 ** unet_downs(name)
-        if any(side % multiple for side in size):
-            raise UsageError(
-                f"--size {size[0]}x{size[1]}: {name} takes multiples of {multiple}; "
-                f"use --generator {unet_for(*size)} or another size"
-            )
-        if min(size) // 2**config.n_layers < 3:
-            raise UsageError(
-                f"--n-layers {config.n_layers}: images of {size[0]}x{size[1]} leave the PatchGAN nothing to judge; "
-                "use fewer layers or a larger --size"
-            )
-        self._size_rule = SizeRule(multiple_of=multiple, minimum=multiple)
-        self._architecture = Architecture(
+        name = unet_for(*task.size) if config.generator == "auto" else config.generator
+        architecture = Architecture(
             name=name,
             arguments={
-                "input_channels": 3,
-                "output_channels": 3,
+                "input_channels": task.input_channels,
+                "output_channels": task.output_channels,
                 "ngf": config.ngf,
                 "norm": config.norm,
                 "dropout": config.dropout,
             },
         )
-        self.generators = nn.ModuleDict({"G": build_generator(self._architecture)})
-        self.discriminators = nn.ModuleDict({"D": PatchGAN(6, config.ndf, config.n_layers, config.norm)})
-        init_weights(self.generators)
+        check_size(architecture, task.size)
+        check_patches(task.size, config.n_layers)
+        self.translators = {"G": architecture}
+        self.generators = nn.ModuleDict({"G": new_generator(architecture)})
+        channels = task.input_channels + task.output_channels
+        self.discriminators = nn.ModuleDict({"D": PatchGAN(channels, config.ndf, config.n_layers, config.norm)})
         init_weights(self.discriminators)
+        self.pools = {}
 
     def translate(self, batch: Batch) -> Images:
         """See `base.Model`."""
@@ -80,16 +73,15 @@ class Model(base.Model[Config]):
         discriminator, gan = self.discriminators["D"], self.config.gan
         fake = discriminator(torch.cat([batch.input, images["fake_B"].detach()], 1))
         real = discriminator(torch.cat([batch.input, batch.target], 1))
-        return {"D_fake": gan_loss(fake, False, gan), "D_real": gan_loss(real, True, gan)}
+        return {
+            "D_fake": discriminator_gan_loss(fake, False, gan),
+            "D_real": discriminator_gan_loss(real, True, gan),
+        }
 
     def generator_loss(self, batch: Batch, images: Images) -> Losses:
         """The discriminator should be convinced, and the target met (equation 4)."""
         verdict = self.discriminators["D"](torch.cat([batch.input, images["fake_B"]], 1))
         return {
-            "G_GAN": gan_loss(verdict, True, self.config.gan),
+            "G_GAN": generator_gan_loss(verdict, self.config.gan),
             "G_L1": self.config.lambda_l1 * functional.l1_loss(images["fake_B"], batch.target),
         }
-
-    def generator(self) -> tuple[nn.Module, Architecture, SizeRule]:
-        """See `base.Model`."""
-        return self.generators["G"], self._architecture, self._size_rule

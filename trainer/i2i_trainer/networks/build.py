@@ -6,9 +6,13 @@ from typing import Any
 
 from torch import nn
 
-from i2i_runtime.card import Architecture
+from i2i_runtime.card import Architecture, SizeRule
 from i2i_runtime.errors import ModelError, UsageError
-from i2i_trainer.networks.unet import UnetGenerator, unet_downs
+from i2i_trainer.config import Size
+from i2i_trainer.networks.layers import init_weights
+from i2i_trainer.networks.pix2pixhd import GlobalGenerator, LocalEnhancer
+from i2i_trainer.networks.resnet import MULTIPLE, ResnetGenerator, resnet_blocks
+from i2i_trainer.networks.unet import UnetGenerator, unet_downs, unet_for
 
 
 def build_generator(architecture: Architecture) -> nn.Module:
@@ -17,10 +21,73 @@ def build_generator(architecture: Architecture) -> nn.Module:
     Raises:
         ModelError: an architecture or an argument that this version does not know.
     """
-    arguments: dict[str, Any] = dict(architecture.arguments)
+    name, arguments = architecture.name, dict[str, Any](architecture.arguments)
     try:
-        if architecture.name.startswith("unet_"):
-            return UnetGenerator(unet_downs(architecture.name), **arguments)
+        if name.startswith("unet_"):
+            return UnetGenerator(unet_downs(name), **arguments)
+        if name.startswith("resnet_"):
+            return ResnetGenerator(resnet_blocks(name), **arguments)
+        if name in _PIX2PIXHD:
+            return _PIX2PIXHD[name](**arguments)
     except (TypeError, KeyError, UsageError) as error:
-        raise ModelError(f"generator {architecture.name}: not one that can be built ({error})") from error
-    raise ModelError(f"generator {architecture.name!r}: expected unet_N; use the i2i that trained it")
+        raise ModelError(f"generator {name}: not one that can be built ({error})") from error
+    raise ModelError(
+        f"generator {name!r}: expected unet_N, resnet_Nblocks, global or local; use the i2i that trained it"
+    )
+
+
+_PIX2PIXHD: dict[str, type[nn.Module]] = {"global": GlobalGenerator, "local": LocalEnhancer}
+
+
+def new_generator(architecture: Architecture) -> nn.Module:
+    """The generator with fresh weights, as the papers draw them.
+
+    Raises:
+        UsageError: a setting that makes no network.
+    """
+    try:
+        generator = build_generator(architecture)
+    except ModelError as error:
+        raise UsageError(str(error)) from None
+    init_weights(generator)
+    return generator
+
+
+def size_rule(architecture: Architecture) -> SizeRule:
+    """The image sizes that a generator takes.
+
+    Raises:
+        UsageError: a name that is no generator's.
+    """
+    name, arguments = architecture.name, architecture.arguments
+    if name.startswith("unet_"):
+        multiple = 2 ** unet_downs(name)
+        return SizeRule(multiple_of=multiple, minimum=multiple)
+    if name.startswith("resnet_"):
+        resnet_blocks(name)
+        multiple = MULTIPLE
+    elif name in _PIX2PIXHD:
+        multiple = 2 ** (int(arguments["n_downsampling"]) + int(arguments.get("n_enhancers", 0)))
+    else:
+        raise UsageError(f"--generator {name}: expected unet_256, unet_128, resnet_9blocks, resnet_6blocks, ...")
+    # A border of one pixel is reflected at the smallest size: it must be more than one pixel.
+    return SizeRule(multiple_of=multiple, minimum=2 * multiple)
+
+
+def check_size(architecture: Architecture, size: Size) -> None:
+    """Refuse training images of a size that a generator does not take.
+
+    Raises:
+        UsageError: says which it takes.
+    """
+    rule = size_rule(architecture)
+    if any(side % rule.multiple_of or side < rule.minimum for side in size):
+        hint = (
+            f"use --generator {unet_for(*size)} or another size"
+            if architecture.name.startswith("unet")
+            else "use another"
+        )
+        raise UsageError(
+            f"--size {size[0]}x{size[1]}: {architecture.name} takes multiples of {rule.multiple_of} from "
+            f"{rule.minimum} on; {hint}"
+        )

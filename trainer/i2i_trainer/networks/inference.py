@@ -11,7 +11,11 @@ import copy
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
+
+from i2i_runtime.card import LabelSpec
+from i2i_trainer.networks.labels import LabelEncoding
 
 NormStatistics = Literal["image", "running"]
 
@@ -53,3 +57,58 @@ def _as_instance_norm(norm: nn.BatchNorm2d) -> nn.InstanceNorm2d:
 def default_statistics(batch: int) -> NormStatistics:
     """What a generator was trained with: at batch 1 its batch norms saw one image at a time, above it several."""
     return "image" if batch == 1 else "running"
+
+
+class LabelTranslator(nn.Module):
+    """A generator together with what makes its input of a label map: one-hot classes, edges, a style.
+
+    The style stands in for the feature encoder of training: every pixel gets the code that the style has for its
+    class (pix2pixHD section 3.4).
+    """
+
+    def __init__(self, labels: LabelSpec, generator: nn.Module, style_codes: Tensor | None = None) -> None:
+        """Wrap.
+
+        Args:
+            labels: what the label maps hold.
+            generator: takes the encoded label map and, where there are `style_codes`, their features.
+            style_codes: (styles, classes, features).
+        """
+        super().__init__()
+        self.encoding = LabelEncoding(labels.count, labels.instance_edges)
+        self.generator = generator
+        self.register_buffer("style_codes", style_codes)
+
+    def forward(self, labels: Tensor, instances: Tensor | None = None, style: Tensor | None = None) -> Tensor:
+        """Translate.
+
+        Args:
+            labels: (n, 1, h, w) class ids.
+            instances: (n, 1, h, w) instance ids, where the generator was trained with edges.
+            style: (1,) int64, number of the style; None is the first.
+
+        Returns:
+            (n, c, h, w) in [-1, 1].
+        """
+        encoded = self.encoding(labels, instances)
+        if self.style_codes is not None:
+            codes = self.get_buffer("style_codes")
+            code = codes[0] if style is None else torch.index_select(codes, 0, style)[0]
+            # One-hot times a table of codes: a convolution of one pixel.
+            one_hot = encoded[:, : len(code)]
+            encoded = torch.cat([encoded, functional.conv2d(one_hot, code.t()[:, :, None, None])], 1)
+        return self.generator(encoded)  # type: ignore[no-any-return]
+
+
+def as_used(
+    generator: nn.Module,
+    statistics: NormStatistics,
+    labels: LabelSpec | None = None,
+    style_codes: Tensor | None = None,
+) -> nn.Module:
+    """A trained generator as evaluation, samples and export use it.
+
+    It takes one picture (`input`, (n, c, h, w) in [-1, 1]), or as `LabelTranslator` label maps where `labels` says so.
+    """
+    fixed = for_inference(generator, statistics)
+    return fixed if labels is None else LabelTranslator(labels, fixed, style_codes).eval()

@@ -1,0 +1,83 @@
+"""How good generators are on held-out pictures: which metrics a kind of data has, and how they are measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from i2i_trainer.data.batches import stack
+from i2i_trainer.data.dataset import DataKind, Dataset
+from i2i_trainer.data.transforms import Sample
+from i2i_trainer.metrics import FeatureNetwork, PairedMetrics, PerceptualMetrics
+
+Translate = Callable[[Sample], Tensor]
+"""A batch of inputs (`input`, and `instances` of label maps) to images (n, c, h, w) in [-1, 1]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Directions:
+    """The functions to evaluate."""
+
+    there: Translate
+    """From input to target."""
+    back: Translate | None = None
+    """From target to input, where the model has learnt it."""
+
+
+def evaluate(
+    directions: Directions, kind: DataKind, samples: Iterable[Sample], features: FeatureNetwork | None = None
+) -> dict[str, float]:
+    """Measure on every sample.
+
+    Returns:
+        Of pairs `L1` (units of [-1, 1]), `PSNR` (dB) and `SSIM`; where there is a way back `cycle_L1`, the mean
+        absolute error of an input that was translated there and back; with a feature network `FID` and `KID` of the
+        outputs against the targets.
+    """
+    paired = PairedMetrics() if kind == "paired" else None
+    perceptual = PerceptualMetrics(features) if features is not None else None
+    cycles: list[float] = []
+    for sample in samples:
+        batch = stack([sample])
+        output = directions.there(batch).float().cpu()
+        if paired is not None:
+            paired.update(output, batch["target"])
+        if perceptual is not None:
+            perceptual.update(output, real=False)
+            perceptual.update(batch["target"], real=True)
+        if directions.back is not None:
+            again = directions.back({"input": output}).float().cpu()
+            cycles.append((again - batch["input"]).abs().mean().item())
+    figures = paired.compute() if paired is not None else {}
+    if cycles:
+        figures["cycle_L1"] = sum(cycles) / len(cycles)
+    if perceptual is not None:
+        figures |= perceptual.compute()
+    return figures
+
+
+def evenly(dataset: Dataset, count: int | None) -> Iterator[Sample]:
+    """`count` whole samples, evenly spaced over a dataset; None: all of them."""
+    count = len(dataset) if count is None else min(count, len(dataset))
+    for number in range(count):
+        yield dataset.fixed(number * len(dataset) // count)
+
+
+def translate_with(generator: torch.nn.Module, device: torch.device, style: int = 0) -> Translate:
+    """A generator in the form in which it is used (see `networks.inference.as_used`), on `device`."""
+    chosen = {"style": torch.tensor([style], device=device)} if style else {}
+
+    @torch.no_grad()
+    def translate(batch: Sample) -> Tensor:
+        result: Tensor = generator(*inputs_of(batch, device), **chosen)
+        return result
+
+    return translate
+
+
+def inputs_of(batch: Sample, device: torch.device) -> list[Tensor]:
+    """The generator's arguments: the picture, or label map and instance map."""
+    return [batch[name].to(device) for name in ("input", "instances") if name in batch]

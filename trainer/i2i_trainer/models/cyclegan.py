@@ -1,0 +1,133 @@
+"""CycleGAN: translation between two sets of pictures without pairs (Zhu et al. 2017)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from i2i_runtime.card import Architecture
+from i2i_runtime.errors import UsageError
+from i2i_trainer.config import ModelConfig, option
+from i2i_trainer.image_pool import ImagePool
+from i2i_trainer.losses import discriminator_gan_loss, generator_gan_loss
+from i2i_trainer.models import base
+from i2i_trainer.models.base import Batch, Images, Losses, Task
+from i2i_trainer.networks.build import check_size, new_generator
+from i2i_trainer.networks.layers import init_weights
+from i2i_trainer.networks.patchgan import PatchGAN, check_patches
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(ModelConfig):
+    """Defaults are the paper's."""
+
+    generator: str = option(
+        "auto", "resnet_9blocks, resnet_6blocks, unet_256, ...; auto: 9 blocks from 256 pixels on, else 6."
+    )
+    ngf: int = option(64, "Features of the generators' first layer.", minimum=1)
+    ndf: int = option(64, "Features of the discriminators' first layer.", minimum=1)
+    n_layers: int = option(3, "Strided layers of the PatchGANs; 3 gives 70x70 patches.", minimum=1)
+    norm: Literal["batch", "instance"] = option("instance", "Normalisation layers.")
+    dropout: float = option(0.0, "Dropout in the generators.", minimum=0, maximum=1)
+    gan: Literal["vanilla", "lsgan", "hinge"] = option("lsgan", "GAN objective.")
+    lambda_cycle: float = option(10.0, "Weight of the cycle-consistency losses.", minimum=0)
+    lambda_identity: float = option(0.5, "Weight of the identity losses, as a share of --lambda-cycle.", minimum=0)
+    pool_size: int = option(50, "Generated images that a discriminator remembers.", minimum=0)
+
+
+class Model(base.Model[Config]):
+    """Section 3: G_A turns A into B, G_B turns B into A; D_A judges images of B, D_B images of A."""
+
+    step_order = ("generator", "discriminator")
+    data = "unpaired"
+
+    def __init__(self, config: Config, task: Task) -> None:
+        """See `base.Model`."""
+        if task.has_labels:
+            raise UsageError("--label-nc: cyclegan translates pictures; for label maps use pix2pixhd or pix2pix")
+        a, b = task.input_channels, task.output_channels
+        if config.lambda_identity and a != b:
+            raise UsageError(
+                f"--lambda-identity {config.lambda_identity:g}: the identity loss needs equal channels, found {a} and "
+                f"{b}; use --lambda-identity 0"
+            )
+        self.config = config
+        name = config.generator
+        if name == "auto":
+            name = "resnet_9blocks" if min(task.size) >= 256 else "resnet_6blocks"
+        self.translators = {
+            network: Architecture(
+                name=name,
+                arguments={
+                    "input_channels": given,
+                    "output_channels": returned,
+                    "ngf": config.ngf,
+                    "norm": config.norm,
+                    "dropout": config.dropout,
+                },
+            )
+            for network, given, returned in (("G_A", a, b), ("G_B", b, a))
+        }
+        check_size(self.translators["G_A"], task.size)
+        check_patches(task.size, config.n_layers)
+        self.generators = nn.ModuleDict({name: new_generator(its) for name, its in self.translators.items()})
+        self.discriminators = nn.ModuleDict(
+            {
+                name: PatchGAN(channels, config.ndf, config.n_layers, config.norm)
+                for name, channels in (("D_A", b), ("D_B", a))
+            }
+        )
+        init_weights(self.discriminators)
+        self.pools = {"D_A": ImagePool(config.pool_size), "D_B": ImagePool(config.pool_size)}
+
+    def translate(self, batch: Batch) -> Images:
+        """Each generator sees a real image of both domains, and the other's image to turn it back."""
+        images: Images = {}
+        for g, given, wanted in (("A", batch.input, batch.target), ("B", batch.target, batch.input)):
+            there = "B" if g == "A" else "A"
+            images[f"fake_{there}"], identity = self._translate(g, given, wanted)
+            if identity is not None:
+                images[f"idt_{g}"] = identity
+        images["rec_A"] = self.generators["G_B"](images["fake_B"])
+        images["rec_B"] = self.generators["G_A"](images["fake_A"])
+        return images
+
+    def _translate(self, g: str, given: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The image across, and the image of the other domain that G should leave alone (section 5.2)."""
+        generator = self.generators[f"G_{g}"]
+        if not self.config.lambda_identity:
+            return generator(given), None
+        if self.config.norm == "batch":
+            return generator(given), generator(wanted)
+        # Instance norm keeps images of a batch apart: both at once are the same and quicker.
+        across, identity = generator(torch.cat([given, wanted])).chunk(2)
+        return across, identity
+
+    def generator_loss(self, batch: Batch, images: Images) -> Losses:
+        """Equations 1 to 3, and the identity loss of section 5.2; cycle losses are weighted equally both ways."""
+        config = self.config
+        real = {"A": batch.input, "B": batch.target}
+        losses: Losses = {}
+        for g, there in (("A", "B"), ("B", "A")):
+            verdict = self.discriminators[f"D_{g}"](images[f"fake_{there}"])
+            losses[f"G_{g}"] = generator_gan_loss(verdict, config.gan)
+            losses[f"cycle_{g}"] = config.lambda_cycle * functional.l1_loss(images[f"rec_{g}"], real[g])
+            if config.lambda_identity:
+                weight = config.lambda_cycle * config.lambda_identity
+                losses[f"idt_{g}"] = weight * functional.l1_loss(images[f"idt_{g}"], real[there])
+        return losses
+
+    def discriminator_loss(self, batch: Batch, images: Images) -> Losses:
+        """Real images against generated ones of now and of before (section 4: a history of 50 images)."""
+        losses: Losses = {}
+        for d, real, fake in (("D_A", batch.target, images["fake_B"]), ("D_B", batch.input, images["fake_A"])):
+            discriminator = self.discriminators[d]
+            remembered = self.pools[d].query(fake.detach())
+            losses[d] = discriminator_gan_loss(discriminator(real), True, self.config.gan) + discriminator_gan_loss(
+                discriminator(remembered), False, self.config.gan
+            )
+        return losses
