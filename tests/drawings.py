@@ -34,3 +34,30 @@ def write_pairs(folder: Path, count: int, height: int = 64, width: int = 64, fir
         image = drawing(first_seed + number, height, width)
         cv2.imwrite(str(folder / f"{number}.png"), np.hstack((outlines(image), image)))
     return folder
+
+
+def write_labelled(root: Path, split: str, count: int, height: int = 64, width: int = 64, first_seed: int = 0) -> Path:
+    """`count` label maps of 4 classes with 16-bit instance maps and photographs, named as Cityscapes names them."""
+    folders = {part: root / f"{split}_{part}" for part in ("label", "inst", "img")}
+    for folder in folders.values():
+        folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        image = drawing(first_seed + number, height, width)
+        labels = (image[:, :, 0] // 64).astype(np.uint8)
+        instances = labels.astype(np.uint16) * 1000 + (np.arange(width) * 3 // width).astype(np.uint16)
+        name = f"town_{number:06d}"
+        cv2.imwrite(str(folders["img"] / f"{name}_leftImg8bit.png"), image)
+        cv2.imwrite(str(folders["label"] / f"{name}_labelIds.png"), labels)
+        cv2.imwrite(str(folders["inst"] / f"{name}_instanceIds.png"), instances)
+    return root
+
+
+def write_unpaired(root: Path, split: str, n_a: int, n_b: int, height: int = 64, width: int = 64) -> Path:
+    """`n_a` outlines in A and `n_b` other drawings in B, of sizes that differ."""
+    for domain, count, first_seed in (("A", n_a, 0), ("B", n_b, 500)):
+        folder = root / f"{split}{domain}"
+        folder.mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            image = drawing(first_seed + number, height + number, width)
+            cv2.imwrite(str(folder / f"{number}.png"), outlines(image) if domain == "A" else image)
+    return root

@@ -13,13 +13,14 @@ from commands import SHARED_DATA, run
 from drawings import drawing, outlines
 
 from i2i_export.graph import OPSET
-from i2i_export.load import load_trained
 from i2i_runtime import Translator
 from i2i_runtime.card import METADATA_KEY, Architecture, Card, SizeRule, TrainingRecord
 from i2i_runtime.image import list_images, read_image, resize
 from i2i_trainer.checkpoint import Checkpoint, save_checkpoint
+from i2i_trainer.data.transforms import to_tensor
 from i2i_trainer.networks.build import build_generator
 from i2i_trainer.networks.layers import init_weights
+from i2i_trainer.trained import load_trained
 
 FACADES = SHARED_DATA / "cmp_facades" / "test"
 
@@ -51,11 +52,15 @@ def make_checkpoint(path, size=(64, 64), *, name="unet_64", ngf=8, norm="batch",
         size=SizeRule(multiple_of=multiple, minimum=multiple),
         training=TrainingRecord(data="drawings", size=size, batch=batch, steps=3, epochs=1.0, seed=0),
     )
-    pictures = torch.from_numpy(np.stack([outlines(drawing(seed, *size)) for seed in range(3)]))
+    examples = [{"input": to_tensor(outlines(drawing(seed, *size))).half()} for seed in range(3)]
     save_checkpoint(
         path,
         Checkpoint(
-            card=card, config="{}", networks={"G": generator.state_dict()}, pictures=pictures, training_state=None
+            cards={"G": card},
+            config="{}",
+            networks={"G": generator.state_dict()},
+            examples={"G": examples},
+            training_state=None,
         ),
     )
     return path
@@ -99,7 +104,7 @@ def torch_says(checkpoint, image, statistics=None) -> np.ndarray:
     """(h, w, 3) uint8 BGR to the generator's float output (3, h, w), by arithmetic of this test's own."""
     tensor = torch.from_numpy(image[:, :, ::-1].transpose(2, 0, 1).astype(np.float32) / 127.5 - 1)[None]
     with torch.no_grad():
-        return load_trained(checkpoint, statistics).generator(tensor)[0].numpy()
+        return load_trained(checkpoint, statistics=statistics).generator(tensor)[0].numpy()
 
 
 def as_grey_levels(output: np.ndarray) -> np.ndarray:

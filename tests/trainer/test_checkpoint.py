@@ -13,15 +13,15 @@ from commands import environment
 from onnx_models import make_card
 
 from i2i_runtime.errors import ModelError
-from i2i_trainer.checkpoint import Checkpoint, load_checkpoint, load_weights, save_checkpoint
+from i2i_trainer.checkpoint import FORMAT, Checkpoint, load_checkpoint, load_weights, save_checkpoint
 
 
 def make_checkpoint(value: float = 1.0) -> Checkpoint:
     return Checkpoint(
-        card=make_card(),
+        cards={"G": make_card()},
         config='{"model_type": "pix2pix"}',
         networks={"G": {"weight": torch.full((256, 64), value)}},
-        pictures=torch.zeros(1, 4, 4, 3, dtype=torch.uint8),
+        examples={"G": [{"input": torch.zeros(3, 4, 4).half()}]},
         training_state={"step": 3, "best": None, "rng": {"cpu": torch.get_rng_state(), "cuda": []}},
     )
 
@@ -35,7 +35,7 @@ def path(tmp_path):
 def test_a_checkpoint_comes_back_as_it_was(path):
     loaded, saved = load_checkpoint(path), make_checkpoint()
 
-    assert (loaded.card, loaded.config) == (saved.card, saved.config)
+    assert (loaded.cards, loaded.config) == (saved.cards, saved.config)
     assert torch.equal(loaded.networks["G"]["weight"], saved.networks["G"]["weight"])
     assert loaded.training_state["step"] == 3
 
@@ -92,19 +92,21 @@ def test_someone_elses_file_is_named_as_such(tmp_path):
         load_checkpoint(tmp_path / "other.pt")
 
 
-@pytest.mark.parametrize("wrong", [{"card": 3}, {"networks": []}, {"config": None}, {"training_state": 1}])
+@pytest.mark.parametrize(
+    "wrong", [{"cards": 3}, {"cards": {"G": 3}}, {"networks": []}, {"config": None}, {"training_state": 1}]
+)
 def test_contents_of_a_wrong_kind_are_named(tmp_path, wrong):
     payload = {
-        "format": 1,
-        "card": "{}",
+        "format": FORMAT,
+        "cards": {},
         "config": "{}",
         "networks": {},
-        "pictures": torch.zeros(1),
+        "examples": {},
         "training_state": None,
     }
     torch.save(payload | wrong, tmp_path / "bad.pt")
 
-    with pytest.raises(ModelError, match=rf"bad\.pt: {next(iter(wrong))}: expected"):
+    with pytest.raises(ModelError, match=rf"bad\.pt: {next(iter(wrong))}(\.G)?: expected"):
         load_checkpoint(tmp_path / "bad.pt")
 
 

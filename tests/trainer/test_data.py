@@ -14,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from i2i_runtime.errors import SourceError
-from i2i_trainer.data.batches import Order, batches, steps_per_epoch
-from i2i_trainer.data.paired import PairedDataset, check_pairs, find_pairs
+from i2i_trainer.config import RunConfig
+from i2i_trainer.data.batches import Order, samples, steps_per_epoch
+from i2i_trainer.data.dataset import PairedDataset, open_data, open_split
+from i2i_trainer.data.paired import Channels, find_pairs
 from i2i_trainer.data.transforms import Preprocess, load_size_for, to_image, to_tensor
 
 PLAIN = Preprocess(size=(64, 64), load_size=(64, 64), flip=False)
@@ -27,6 +29,14 @@ def write(path: Path, image: np.ndarray) -> Path:
     return path
 
 
+def dataset_of(root: Path, preprocess: Preprocess = PLAIN, **settings) -> PairedDataset:
+    return PairedDataset(find_pairs(root, ["train"]), Channels(), "AtoB", preprocess, **settings)
+
+
+def opened(root: Path, **settings):
+    return open_split(RunConfig(data=str(root), **settings), "paired", PLAIN, ["train"])
+
+
 def as_image(tensor: torch.Tensor) -> np.ndarray:
     return to_image(tensor)
 
@@ -36,11 +46,11 @@ def test_side_by_side_pictures_are_split_in_the_direction_asked_for(tmp_path, di
     halves = {1: drawing(1), 2: drawing(2)}
     write(tmp_path / "train" / "x.png", np.hstack((halves[1], halves[2])))
 
-    dataset = PairedDataset(find_pairs(tmp_path, ["train"]), PLAIN, direction, seed=0)
-    source, target = dataset.fixed(0)
+    dataset = PairedDataset(find_pairs(tmp_path, ["train"]), Channels(), direction, PLAIN)
+    sample = dataset.fixed(0)
 
-    assert np.array_equal(as_image(source), halves[first])
-    assert np.array_equal(as_image(target), halves[3 - first])
+    assert np.array_equal(as_image(sample["input"]), halves[first])
+    assert np.array_equal(as_image(sample["target"]), halves[3 - first])
 
 
 @pytest.mark.parametrize(
@@ -92,7 +102,7 @@ def test_a_pair_of_two_sizes_is_refused_naming_both(tmp_path):
     (pair,) = find_pairs(tmp_path, ["train"])
 
     with pytest.raises(SourceError, match=r"one size, found 64x64 here and 80x64 in .*trainB"):
-        pair.read()
+        pair.read(Channels())
 
 
 def test_an_odd_width_cannot_be_two_halves(tmp_path):
@@ -100,12 +110,12 @@ def test_an_odd_width_cannot_be_two_halves(tmp_path):
     (pair,) = find_pairs(tmp_path, ["train"])
 
     with pytest.raises(SourceError, match="odd width of 65"):
-        pair.read()
+        pair.read(Channels())
 
 
 def test_a_folder_without_pictures_is_refused_with_the_layouts_that_work(tmp_path):
     with pytest.raises(SourceError, match="no training pictures; expected DIR/train"):
-        check_pairs(tmp_path, find_pairs(tmp_path, ["train", ""]), skip_unreadable=False)
+        open_data(RunConfig(data=str(tmp_path)), "paired", PLAIN)
 
 
 @pytest.mark.parametrize(
@@ -117,11 +127,10 @@ def test_what_cannot_be_used_is_found_before_the_training_begins(tmp_path, width
     odd = write(tmp_path / "train" / "odd.png", drawing(1, 64, width))
     if content is not None:
         odd.write_bytes(content)
-    pairs = find_pairs(tmp_path, ["train"])
 
     with pytest.raises(SourceError, match=rf"odd\.png: .*{problem}.*--skip-unreadable"):
-        check_pairs(tmp_path, pairs, skip_unreadable=False)
-    assert [p.a.name for p in check_pairs(tmp_path, pairs, skip_unreadable=True)] == ["0.png", "1.png"]
+        opened(tmp_path)
+    assert len(opened(tmp_path, skip_unreadable=True)) == 2
 
 
 @pytest.fixture
@@ -134,18 +143,15 @@ def with_a_truncated_jpeg(tmp_path):
 
 
 def test_a_truncated_jpeg_is_found_before_the_training_begins(with_a_truncated_jpeg):
-    pairs = find_pairs(with_a_truncated_jpeg, ["train"])
-
     with pytest.raises(SourceError, match=r"1\.jpg: truncated JPEG.*--skip-unreadable"):
-        check_pairs(with_a_truncated_jpeg, pairs, skip_unreadable=False)
+        opened(with_a_truncated_jpeg)
 
 
 def test_broken_pictures_can_be_left_out(with_a_truncated_jpeg):
-    pairs = find_pairs(with_a_truncated_jpeg, ["train"])
+    whole = opened(with_a_truncated_jpeg, skip_unreadable=True)
 
-    whole = check_pairs(with_a_truncated_jpeg, pairs, skip_unreadable=True)
-
-    assert [p.a.name for p in whole] == ["0.jpg", "2.jpg"]
+    assert len(whole) == 2
+    assert np.array_equal(whole.read(1)["input"], cv2.imread(str(with_a_truncated_jpeg / "train" / "2.jpg"))[:, :64])
 
 
 @given(seed=st.integers(0, 2**32), height=st.integers(40, 90), width=st.integers(40, 90), flip=st.booleans())
@@ -154,10 +160,11 @@ def test_both_halves_of_a_pair_get_the_same_crop_and_flip(seed, height, width, f
     image = drawing(seed % 100, height, width)
     preprocess = Preprocess(size=(32, 36), load_size=(40, 50), flip=flip)
 
-    first, second = preprocess.random((image, image), np.random.default_rng(seed))
+    loaded = preprocess.load({"input": image, "target": image})
+    sample = preprocess.random(loaded, np.random.default_rng(seed))
 
-    assert first.shape == (3, 32, 36)
-    assert torch.equal(first, second)
+    assert sample["input"].shape == (3, 32, 36)
+    assert torch.equal(sample["input"], sample["target"])
 
 
 def test_half_of_the_images_are_mirrored():
@@ -165,7 +172,8 @@ def test_half_of_the_images_are_mirrored():
     mirrored = to_tensor(image[:, ::-1])
     preprocess = Preprocess(size=(64, 64), load_size=(64, 64), flip=True)
 
-    count = sum(torch.equal(preprocess.random((image,), np.random.default_rng(n))[0], mirrored) for n in range(200))
+    drawn = (preprocess.random({"input": image}, np.random.default_rng(n))["input"] for n in range(200))
+    count = sum(torch.equal(tensor, mirrored) for tensor in drawn)
 
     assert 70 < count < 130
 
@@ -193,35 +201,46 @@ def test_the_room_for_crops_is_the_papers():
 
 def test_a_picture_is_cropped_the_same_way_in_every_process_and_differently_in_every_epoch(tmp_path):
     write_pairs(tmp_path / "train", 1, 90, 90)
-    pairs = find_pairs(tmp_path, ["train"])
     preprocess = Preprocess(size=(64, 64), load_size=(90, 90), flip=True)
 
-    one, another = (PairedDataset(pairs, preprocess, "AtoB", seed=5) for _ in range(2))
+    one, another = (dataset_of(tmp_path, preprocess, seed=5) for _ in range(2))
 
-    assert torch.equal(one[3, 0][0], another[3, 0][0])
-    assert not torch.equal(one[3, 0][0], one[4, 0][0])
+    assert torch.equal(one[3, 0]["input"], another[3, 0]["input"])
+    assert not torch.equal(one[3, 0]["input"], one[4, 0]["input"])
 
 
 @given(n=st.integers(1, 40), batch=st.integers(1, 7), seed=st.integers(0, 99), epochs=st.integers(1, 3))
 @settings(max_examples=50, deadline=None)
-def test_every_epoch_shows_every_picture_once(n, batch, seed, epochs):
-    order = Order(n, batch, seed, 0, epochs * steps_per_epoch(n, batch))
+def test_every_epoch_shows_every_picture_and_fills_its_last_batch_from_its_beginning(n, batch, seed, epochs):
+    steps = steps_per_epoch(n, batch)
+    keys = list(Order(n, batch, seed, range(epochs * steps)))
 
-    keys = list(chain.from_iterable(order))
-
-    assert sorted(keys) == [(epoch, index) for epoch in range(epochs) for index in range(n)]
+    assert all(len(of_step) == batch for of_step in keys)
+    for epoch in range(epochs):
+        shown = [index for of_step in keys[epoch * steps : (epoch + 1) * steps] for _, index in of_step]
+        assert sorted(shown[:n]) == list(range(n))
+        assert shown[n:] == [shown[i % n] for i in range(len(shown) - n)]
 
 
 @given(n=st.integers(1, 30), batch=st.integers(1, 5), resumed_at=st.integers(0, 60))
 @settings(max_examples=50, deadline=None)
 def test_a_resumed_order_goes_on_where_the_unbroken_one_was(n, batch, resumed_at):
-    unbroken = list(Order(n, batch, 1, 0, 60))
+    unbroken = list(Order(n, batch, 1, range(60)))
 
-    assert list(Order(n, batch, 1, resumed_at, 60)) == unbroken[resumed_at:]
+    assert list(Order(n, batch, 1, range(resumed_at, 60))) == unbroken[resumed_at:]
+
+
+@given(n=st.integers(1, 30), batch=st.integers(1, 4), world_size=st.integers(1, 4))
+@settings(max_examples=50, deadline=None)
+def test_processes_together_see_what_one_with_the_whole_batch_sees(n, batch, world_size):
+    alone = list(Order(n, batch * world_size, 3, range(12)))
+    shares = [list(Order(n, batch, 3, range(12), rank=r, world_size=world_size)) for r in range(world_size)]
+
+    assert [list(chain.from_iterable(step)) for step in zip(*shares, strict=True)] == alone
 
 
 def test_epochs_differ_in_their_order():
-    order = list(Order(50, 50, 0, 0, 2))
+    order = list(Order(50, 50, 0, range(2)))
 
     assert [index for _, index in order[0]] != [index for _, index in order[1]]
 
@@ -229,20 +248,43 @@ def test_epochs_differ_in_their_order():
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_are_the_same_whatever_the_number_of_workers(tmp_path, workers):
     write_pairs(tmp_path / "train", 5)
-    dataset = PairedDataset(find_pairs(tmp_path, ["train"]), PLAIN, "AtoB", seed=0)
+    order = Order(5, 2, 0, range(3))
 
-    loaded = list(batches(dataset, Order(5, 2, 0, 0, 3), workers, torch.device("cpu")))
+    loaded = list(samples(dataset_of(tmp_path), order, workers, pin_memory=False))
 
-    expected = [dataset[key][0] for key in chain.from_iterable(Order(5, 2, 0, 0, 3))]
-    assert [len(b.input) for b in loaded] == [2, 2, 1]
-    assert torch.equal(torch.cat([b.input for b in loaded]), torch.stack(expected))
+    expected = [dataset_of(tmp_path)[key]["input"] for key in chain.from_iterable(order)]
+    assert torch.equal(torch.cat([sample["input"] for sample in loaded]), torch.stack(expected))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_picture_that_breaks_during_training_is_one_line_from_any_process(tmp_path, workers):
     write_pairs(tmp_path / "train", 1)
-    dataset = PairedDataset(find_pairs(tmp_path, ["train"]), PLAIN, "AtoB", seed=0)
+    dataset = dataset_of(tmp_path)
     (tmp_path / "train" / "0.png").write_bytes(b"gone")
 
     with pytest.raises(SourceError, match=r"^[^\n]*0\.png: not a picture[^\n]*$"):
-        list(batches(dataset, Order(1, 1, 0, 0, 1), workers, torch.device("cpu")))
+        list(samples(dataset, Order(1, 1, 0, range(1)), workers, pin_memory=False))
+
+
+def test_decoded_pictures_are_kept_as_long_as_there_is_room(tmp_path):
+    write_pairs(tmp_path / "train", 3)
+    size = 2 * 64 * 64 * 3
+    dataset = dataset_of(tmp_path, cache_bytes=2 * size)
+    first = [dataset[0, index] for index in range(3)]
+    for path in (tmp_path / "train").iterdir():
+        path.write_bytes(b"gone")
+
+    again = [dataset[0, index] for index in range(3)]
+
+    assert all(torch.equal(first[i]["target"], again[i]["target"]) for i in range(2))
+    assert isinstance(again[2], SourceError)
+
+
+def test_each_worker_may_keep_its_share_only(tmp_path):
+    write_pairs(tmp_path / "train", 1)
+    dataset = dataset_of(tmp_path, cache_bytes=2 * 64 * 64 * 3)
+    dataset.share_cache(2)
+    dataset[0, 0]
+    (tmp_path / "train" / "0.png").write_bytes(b"gone")
+
+    assert isinstance(dataset[0, 0], SourceError)

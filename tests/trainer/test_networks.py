@@ -6,10 +6,13 @@ import pytest
 import torch
 from torch import nn
 
+from i2i_runtime.card import Architecture
 from i2i_runtime.errors import UsageError
+from i2i_trainer.networks.build import build_generator, check_size, size_rule
 from i2i_trainer.networks.inference import for_inference
 from i2i_trainer.networks.layers import init_weights
 from i2i_trainer.networks.patchgan import PatchGAN
+from i2i_trainer.networks.resnet import ResnetGenerator, resnet_blocks
 from i2i_trainer.networks.unet import UnetGenerator, unet_downs, unet_for
 
 BATCH_NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
@@ -38,6 +41,85 @@ def test_unet_256_has_the_published_number_of_parameters():
 
 def test_the_conditional_patchgan_has_the_published_number_of_parameters():
     assert parameters_m(PatchGAN(6)) == pytest.approx(2.769, abs=5e-4)
+
+
+def test_the_unconditional_patchgan_has_the_published_number_of_parameters():
+    assert parameters_m(PatchGAN(3, norm="instance")) == pytest.approx(2.765, abs=5e-4)
+
+
+def test_resnet_with_nine_blocks_has_the_published_number_of_parameters():
+    assert parameters_m(ResnetGenerator(9)) == pytest.approx(11.378, abs=5e-4)
+
+
+def published_resnet_keys(n_blocks: int, norm: str, *, dropout: bool) -> set[str]:
+    """The layout of features.md A8: 10 layers, the blocks, two times three layers, then pad, convolution, tanh."""
+    up = 10 + n_blocks
+    convs = [f"model.{i}" for i in (1, 4, 7, up, up + 3)]
+    norms = [f"model.{i}" for i in (2, 5, 8, up + 1, up + 4)]
+    second = 6 if dropout else 5
+    for block in range(10, up):
+        convs += [f"model.{block}.conv_block.{i}" for i in (1, second)]
+        norms += [f"model.{block}.conv_block.{i}" for i in (2, second + 1)]
+    keys = {f"model.{up + 7}.{k}" for k in ("weight", "bias")}
+    if norm == "instance":
+        return keys | {f"{conv}.{k}" for conv in convs for k in ("weight", "bias")}
+    return keys | {f"{conv}.weight" for conv in convs} | {f"{n}.{k}" for n in norms for k in BATCH_NORM}
+
+
+@pytest.mark.parametrize("n_blocks", [6, 9])
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_resnet_keys_are_the_published_ones(n_blocks, norm, dropout):
+    keys = ResnetGenerator(n_blocks, ngf=2, norm=norm, dropout=dropout).state_dict().keys()
+
+    assert keys == published_resnet_keys(n_blocks, norm, dropout=dropout > 0)
+
+
+def test_resnet_with_nine_blocks_and_instance_norm_has_48_tensors():
+    assert len(ResnetGenerator(9, ngf=2).state_dict()) == 48
+
+
+def test_resnet_weights_have_the_published_shapes():
+    weights = ResnetGenerator(9).state_dict()
+
+    assert weights["model.1.weight"].shape == (64, 3, 7, 7)
+    assert weights["model.10.conv_block.1.weight"].shape == (256, 256, 3, 3)
+    assert weights["model.19.weight"].shape == (256, 128, 3, 3)
+    assert weights["model.26.weight"].shape == (3, 64, 7, 7)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (36, 20), (64, 64)])
+def test_resnet_output_has_the_size_of_its_input_and_lies_between_minus_one_and_one(size):
+    output = ResnetGenerator(2, ngf=2)(torch.randn(1, 3, *size))
+
+    assert output.shape == (1, 3, *size)
+    assert output.abs().max() <= 1
+
+
+@pytest.mark.parametrize("name", ["resnet_9", "resnet_0blocks", "resnet_blocks", "unet_256"])
+def test_names_that_are_no_resnet_are_refused(name):
+    with pytest.raises(UsageError, match="expected resnet_6blocks"):
+        resnet_blocks(name)
+
+
+SMALL = {
+    "unet_32": {"ngf": 2},
+    "resnet_2blocks": {"ngf": 2},
+    "global": {"input_channels": 3, "ngf": 2, "n_downsampling": 2, "n_blocks": 1},
+    "local": {"input_channels": 3, "ngf": 4, "n_downsampling": 2, "n_blocks": 1, "n_enhancers": 2, "n_local_blocks": 1},
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_generator_takes_the_smallest_size_of_its_rule_and_a_refused_one_breaks_it(name):
+    architecture = Architecture(name=name, arguments=SMALL[name])
+    rule = size_rule(architecture)
+    smallest = (rule.minimum, rule.minimum + rule.multiple_of)
+
+    check_size(architecture, smallest)
+    assert build_generator(architecture)(torch.zeros(2, 3, *smallest)).shape == (2, 3, *smallest)
+    with pytest.raises(UsageError, match=f"multiples of {rule.multiple_of} from {rule.minimum} on"):
+        check_size(architecture, (rule.minimum + rule.multiple_of - 1, rule.minimum))
 
 
 @pytest.mark.parametrize("downs", [8, 7])

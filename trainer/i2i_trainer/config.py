@@ -150,7 +150,7 @@ class ModelConfig(Settings):
 
 def flag(name: str) -> str:
     """The flag of a field: `lambda_l1` is `--lambda-l1`."""
-    return "--" + name.replace("_", "-")
+    return "--" + name.replace("_", "-").lower()
 
 
 class _SizeType(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions of click only

@@ -95,12 +95,12 @@ def join_world(device: torch.device) -> Iterator[World]:
             ) from error
         raise
     finally:
-        if dist.is_initialized():  # type: ignore[no-untyped-call]
+        if dist.is_initialized():
             dist.destroy_process_group()
 
 
 def local_device(device: torch.device) -> torch.device:
     """The GPU of this process where torchrun started one process a GPU; other devices as they are."""
-    if device.type == "cuda" and device.index is None and "LOCAL_RANK" in os.environ:
+    if device == torch.device("cuda") and "LOCAL_RANK" in os.environ:
         return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
     return device

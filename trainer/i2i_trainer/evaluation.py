@@ -80,4 +80,5 @@ def translate_with(generator: torch.nn.Module, device: torch.device, style: int 
 
 def inputs_of(batch: Sample, device: torch.device) -> list[Tensor]:
     """The generator's arguments: the picture, or label map and instance map."""
-    return [batch[name].to(device) for name in ("input", "instances") if name in batch]
+    given = [batch[name].to(device) for name in ("input", "instances") if name in batch]
+    return [tensor.to(torch.get_default_dtype()) if tensor.is_floating_point() else tensor for tensor in given]

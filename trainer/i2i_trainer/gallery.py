@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import html
 import json
+import math
+import re
+from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
 _POINTS = 400
-"""Of a curve at most; of more, each point is the mean of its neighbours."""
+"""Of a curve at most; of more, each point is the mean of its neighbours, and the title says of how many."""
+_NO_CURVE = {"step", "epoch", "pictures"}
 _COLOURS = ("#3366cc", "#dc3912", "#109618", "#ff9900", "#990099", "#0099c6", "#b82e2e", "#66aa00")
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 420, 190, 52, 24
 """Pixels of a chart, and of the room for its labels."""
@@ -16,7 +20,7 @@ _STYLE = """
 :root { color-scheme: light dark; font: 15px/1.45 system-ui, sans-serif; }
 body { max-width: 1300px; margin: 2rem auto; padding: 0 1rem; }
 .charts { display: flex; flex-wrap: wrap; gap: 1rem; }
-figure { margin: 0 0 1.5rem; } img { max-width: 100%; } figcaption { opacity: .75; }
+figure { margin: 0 0 1.5rem; } img, svg { max-width: 100%; } figcaption { opacity: .75; }
 svg text { fill: currentColor; font-size: 11px; } .axis { stroke: currentColor; opacity: .3; }
 pre { overflow: auto; }
 """
@@ -25,14 +29,15 @@ pre { overflow: auto; }
 def gallery(run: Path) -> str:
     """The page of a run's folder, as HTML: curves of metrics.jsonl, sample pictures from the newest on, config.toml."""
     name = html.escape(run.resolve().name)
-    samples = sorted((run / "samples").glob("step_*.png"), reverse=True)
+    names = [path.name for path in (run / "samples").glob("step_*.png")]
+    steps = {int(match[1]): name for name in names if (match := re.fullmatch(r"step_([0-9]+)\.png", name))}
     pictures = "\n".join(
-        f'<figure><img loading="lazy" src="samples/{path.name}" alt="samples">'
-        f"<figcaption>step {int(path.stem.removeprefix('step_')):,}</figcaption></figure>"
-        for path in samples
+        f'<figure><img loading="lazy" src="samples/{steps[step]}" alt="samples of step {step}">'
+        f"<figcaption>step {step:,}</figcaption></figure>"
+        for step in sorted(steps, reverse=True)
     )
     config = run / "config.toml"
-    settings = html.escape(config.read_text(encoding="utf-8")) if config.exists() else ""
+    settings = html.escape(config.read_text(encoding="utf-8", errors="replace")) if config.exists() else ""
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{name}</title><style>{_STYLE}</style></head>
@@ -47,23 +52,28 @@ def gallery(run: Path) -> str:
 
 def _charts(metrics: Path) -> Iterable[str]:
     """The losses in one chart, the learning rate in one, and each metric of the evaluations in one of its own."""
-    curves: dict[str, list[tuple[float, float]]] = {}
-    for line in metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else ():
-        values = json.loads(line)
-        step = values.pop("step")
+    curves: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
+    for line in metrics.read_text(encoding="utf-8", errors="replace").splitlines() if metrics.exists() else ():
+        try:
+            values = json.loads(line)
+            step = values["step"]
+        except (ValueError, KeyError, TypeError):
+            continue  # a training does not end for a line that a curve can do without
         for name, value in values.items():
-            if isinstance(value, int | float) and name not in ("epoch", "pictures"):
-                curves.setdefault(name, []).append((step, value))
+            # Neither text nor NaN and infinity have a place on an axis.
+            if name not in _NO_CURVE and isinstance(value, (int, float)) and math.isfinite(value):
+                curves[name].append((step, value))
     alone = [name for name in curves if name.startswith("val_") or name in ("lr", "images_per_s")]
     losses = {name: curves[name] for name in curves if name not in alone}
     if losses:
-        yield _chart("losses (smoothed)", losses)
+        yield _chart("losses", losses)
     for name in sorted(alone, key=lambda name: not name.startswith("val_")):
         yield _chart(name, {name: curves[name]})
 
 
 def _chart(title: str, curves: dict[str, list[tuple[float, float]]]) -> str:
-    thinned = {name: _thin(points) for name, points in curves.items()}
+    every = -(-max(map(len, curves.values())) // _POINTS)
+    thinned = {name: _thin(points, every) for name, points in curves.items()}
     xs = [x for points in thinned.values() for x, _ in points]
     ys = [y for points in thinned.values() for _, y in points]
     left, right, low, high = min(xs), max(xs), min(ys), max(ys)
@@ -85,20 +95,24 @@ def _chart(title: str, curves: dict[str, list[tuple[float, float]]]) -> str:
             f'<circle cx="{dot[0]}" cy="{dot[1]}" r="2.5" fill="{colour}"/>'
         )
         legend.append(f'<span style="color:{colour}">&#9644; {html.escape(name)} {points[-1][1]:.4g}</span>')
-    base, top = _HEIGHT - _BOTTOM, 8
-    return f"""<figure><figcaption>{html.escape(title)}</figcaption>
-<svg width="{_WIDTH}" height="{_HEIGHT}" role="img">
-<line class="axis" x1="{_LEFT}" y1="{base}" x2="{_WIDTH - 8}" y2="{base}"/>
-<line class="axis" x1="{_LEFT}" y1="{top}" x2="{_LEFT}" y2="{base}"/>
-<text x="{_LEFT - 4}" y="{top + 8}" text-anchor="end">{high:.4g}</text>
-<text x="{_LEFT - 4}" y="{base}" text-anchor="end">{low:.4g}</text>
-<text x="{_LEFT}" y="{_HEIGHT - 8}">{left:,.0f}</text>
-<text x="{_WIDTH - 8}" y="{_HEIGHT - 8}" text-anchor="end">step {right:,.0f}</text>
+    axes = []
+    for share in (0.0, 0.5, 1.0) if high > low else (0.0,):
+        y = place(left, low + share * up).split(",")[1]
+        axes.append(
+            f'<line class="axis" x1="{_LEFT}" y1="{y}" x2="{_WIDTH - 8}" y2="{y}"/>'
+            f'<text x="{_LEFT - 4}" y="{y}" dy="4" text-anchor="end">{low + share * up:.4g}</text>'
+        )
+    for share, anchor in ((0.0, "start"), (0.5, "middle"), (1.0, "end")) if right > left else ((0.0, "start"),):
+        x = place(left + share * across, low).split(",")[0]
+        axes.append(f'<text x="{x}" y="{_HEIGHT - 8}" text-anchor="{anchor}">{left + share * across:,.0f}</text>')
+    caption = html.escape(title) + (f" (each point the mean of {every} lines)" if every > 1 else "")
+    return f"""<figure><figcaption>{caption}</figcaption>
+<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" role="img" aria-label="{html.escape(title)} over steps">
+{"".join(axes)}
 {"".join(lines)}</svg><br><small>{" &nbsp; ".join(legend)}</small></figure>
 """
 
 
-def _thin(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    size = -(-len(points) // _POINTS)
+def _thin(points: list[tuple[float, float]], size: int) -> list[tuple[float, float]]:
     groups = [points[i : i + size] for i in range(0, len(points), size)]
     return [(group[-1][0], sum(y for _, y in group) / len(group)) for group in groups]

@@ -314,7 +314,7 @@ class Training:
             given = inputs_of(batch, self._device)
             shown = [batch["input"], there(*given), batch["target"]]
             if back:
-                fake = back[0](batch["target"].to(self._device))
+                fake = back[0](*inputs_of({"input": batch["target"]}, self._device))
                 shown = [*shown[:2], back[0](shown[1]), batch["target"], fake, there(fake)]
             rows.append([to_image(images[0]) for images in shown])
         titles = (

@@ -12,7 +12,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from i2i_runtime.errors import ModelError, reason
+from i2i_runtime.errors import ModelError, UsageError, reason
 from i2i_trainer.checkpoint import file_sha256
 
 METRICS: dict[str, Literal["lower", "higher"]] = {
@@ -46,7 +46,8 @@ class PairedMetrics:
 
     def update(self, output: Tensor, target: Tensor) -> None:
         """Take in (n, c, h, w) images in [-1, 1]."""
-        difference = (output - target).double()
+        output, target = output.float(), target.float()
+        difference = output.double() - target.double()
         l1 = difference.abs().mean((1, 2, 3))
         # Peak to peak is 2 in [-1, 1].
         psnr = 10 * torch.log10(4.0 / difference.square().mean((1, 2, 3)))
@@ -61,7 +62,11 @@ class PairedMetrics:
         self._values.setdefault(name, []).extend(values.tolist())
 
     def compute(self) -> dict[str, float]:
-        """L1 in units of [-1, 1], PSNR in dB (100 at most), SSIM (none of images under 11 pixels)."""
+        """L1 in units of [-1, 1], PSNR in dB (100 at most), SSIM (none of images under 11 pixels).
+
+        SSIM is torchmetrics': windows that reach over the border see the image reflected there. scikit-image leaves
+        those windows out, so its figures differ a little.
+        """
         return {name: sum(values) / len(values) for name, values in self._values.items()}
 
 
@@ -89,16 +94,22 @@ class FeatureNetwork(nn.Module):
         try:
             with warnings.catch_warnings():
                 # TorchScript is deprecated for new networks; published ones are what they are.
-                warnings.simplefilter("ignore")
-                self._network = torch.jit.load(str(path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
+                warnings.simplefilter("ignore", DeprecationWarning)
+                warnings.simplefilter("ignore", FutureWarning)
+                network = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
         except Exception as error:  # torch has several of its own
             raise ModelError(f"--features {path}: expected a TorchScript network, found ({reason(error)})") from error
-        arguments = [argument.name for argument in self._network.forward.schema.arguments]
+        self._network = network.eval()
+        arguments = [argument.name for argument in network.forward.schema.arguments]
         self._extra = {"return_features": True} if "return_features" in arguments else {}
         self._path = path
         # torchmetrics asks for it by this name.
         self.num_features = self._count()
-        self.description = f"{path.name} (sha256 {file_sha256(path)[:12]}), {self.num_features} features, resized by the network itself"
+        # FID and KID compare only within one network and one way to resize.
+        self.description = (
+            f"{path.name} (sha256 {file_sha256(path)[:12]}), {self.num_features} features, "
+            "resized by the network itself"
+        )
 
     def _count(self) -> int:
         try:
@@ -127,15 +138,23 @@ class PerceptualMetrics:
         self._features: dict[bool, list[Tensor]] = {True: [], False: []}
 
     def update(self, images: Tensor, *, real: bool) -> None:
-        """Take in (n, 1 or 3, h, w) images in [-1, 1]; one channel is repeated."""
+        """Take in (n, 1 or 3, h, w) images in [-1, 1]; one channel is repeated.
+
+        Raises:
+            UsageError: images of another number of channels.
+        """
+        if images.shape[1] not in (1, 3):
+            raise UsageError(
+                f"--features: expected images of 1 or 3 channels, found {images.shape[1]}; leave --features out"
+            )
         grey_levels = ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
         self._features[real].append(self._network(grey_levels.expand(-1, 3, -1, -1).contiguous()).float())
 
     def compute(self) -> dict[str, float]:
         """FID (Heusel et al. 2017) and KID (Binkowski et al. 2018); nothing of fewer than two images a side."""
-        real, fake = (torch.cat(self._features[side]) for side in (True, False))
-        if min(len(real), len(fake)) < 2:
+        if min(sum(map(len, features)) for features in self._features.values()) < 2:
             return {}
+        real, fake = (torch.cat(self._features[side]).double() for side in (True, False))
         figures = {}
         with warnings.catch_warnings():
             # It warns that it will hold features in memory, which is what is wanted.
@@ -144,14 +163,19 @@ class PerceptualMetrics:
             passed_on = _PassedOn(self._network.num_features)
             metrics = {
                 "FID": FrechetInceptionDistance(passed_on),
-                # A subset of all is the same each time: one is enough.
-                "KID": KernelInceptionDistance(passed_on, subsets=1 if subset < _SUBSET else 100, subset_size=subset),
+                # Where a subset is all of both sides, each is the same: one is enough.
+                "KID": KernelInceptionDistance(
+                    passed_on, subsets=1 if len(real) == len(fake) == subset else 100, subset_size=subset
+                ),
             }
-        for name, metric in metrics.items():
-            metric.update(real, real=True)
-            metric.update(fake, real=False)
-            value = metric.compute()
-            figures[name] = float(value[0] if isinstance(value, tuple) else value)
+        # KID draws its subsets: the same ones each time, and a training that measures goes on as one that does not.
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)
+            for name, metric in metrics.items():
+                metric.update(real, real=True)
+                metric.update(fake, real=False)
+                value = metric.compute()
+                figures[name] = float(value[0] if isinstance(value, tuple) else value)
         return figures
 
 

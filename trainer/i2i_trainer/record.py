@@ -61,7 +61,7 @@ class Recorder:
             TextColumn("{task.fields[line]}"),
             TimeRemainingColumn(),
             console=self._console,
-            disable=not self._console.is_terminal,
+            disable=silent or not self._console.is_terminal,
         )
         self._task = self._progress.add_task("train", total=last_step, completed=first_step, line="")
         self._first_step = first_step
@@ -76,7 +76,11 @@ class Recorder:
     ) -> None:
         self._progress.stop()
         if self._events is not None:
-            self._events.close()
+            try:
+                self._events.close()
+            except OSError as failure:
+                if error is None:  # else that one is the news
+                    raise _cannot_write(self.run / "tensorboard", failure) from failure
 
     def say(self, line: str) -> None:
         """Print a line, above the progress bar where there is one."""
@@ -86,15 +90,15 @@ class Recorder:
         """Append one line to metrics.jsonl."""
         if self._silent:
             return
-        if self._events is not None:
-            for name, value in values.items():
-                if not isinstance(value, str):
-                    self._events.add_scalar(name, value, step)
         try:
             with self._metrics.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step, **values}) + "\n")
+            if self._events is not None:
+                for name, value in values.items():
+                    if not isinstance(value, str):
+                        self._events.add_scalar(name, value, step)
         except OSError as error:
-            raise SinkError(f"{self._metrics}: cannot be written ({error.strerror})") from error
+            raise _cannot_write(self._metrics, error) from error
 
     def write(self, name: str, text: str) -> None:
         """Write a small text file into the run's folder: beside its place, then moved there."""
@@ -113,11 +117,16 @@ class Recorder:
 
     def sample(self, step: int, rows: Sequence[Sequence[Image]], titles: Sequence[str]) -> None:
         """Write a grid of pictures, one row an example, and the page that shows the run so far."""
+        if self._silent:
+            return
         sheet = grid(rows, titles)
         write_image(self.run / "samples" / f"step_{step:07d}.png", sheet)
         replace_text(self.run / "index.html", gallery(self.run))
         if self._events is not None:
-            self._events.add_image("samples", sheet[:, :, ::-1].copy(), step, dataformats="HWC")
+            try:
+                self._events.add_image("samples", sheet[:, :, ::-1].copy(), step, dataformats="HWC")
+            except OSError as error:
+                raise _cannot_write(self.run / "tensorboard", error) from error
 
 
 def grid(rows: Sequence[Sequence[Image]], titles: Sequence[str], gap: int = 4) -> Image:
@@ -143,7 +152,7 @@ def _drop_after(metrics: Path, step: int) -> None:
         try:
             if json.loads(line)["step"] <= step:
                 kept.append(line + "\n")
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, TypeError):
             continue  # half a line: the process was killed while it wrote it
     replace_text(metrics, "".join(kept))
 
@@ -153,8 +162,15 @@ def _events(folder: Path, first_step: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise UsageError("--tensorboard: needs TensorBoard; pip install 'i2i[tensorboard]'") from error
-    # Events beyond the step that a resumed training goes on from are hidden.
-    return SummaryWriter(str(folder), purge_step=first_step)  # type: ignore[no-untyped-call]
+    try:
+        # A resumed training hides events beyond the step it goes on from: TensorBoard purges from `purge_step` on.
+        return SummaryWriter(str(folder), purge_step=first_step + 1)
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+
+
+def _cannot_write(path: Path, error: OSError) -> SinkError:
+    return SinkError(f"{path}: cannot be written ({error.strerror})")
 
 
 def replace_text(path: Path, text: str) -> None:
@@ -168,4 +184,4 @@ def replace_text(path: Path, text: str) -> None:
         beside.write_text(text, encoding="utf-8")
         beside.replace(path)
     except OSError as error:
-        raise SinkError(f"{path}: cannot be written ({error.strerror})") from error
+        raise _cannot_write(path, error) from error

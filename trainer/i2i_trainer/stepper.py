@@ -59,8 +59,9 @@ class Stepper:
                 networks[name] = unwrap(network)
 
     def to_device(self, images: Tensor) -> Tensor:
-        """Images where and how the networks want them."""
-        return images.to(self._device, non_blocking=True, memory_format=self._format)
+        """Images (or ids) where and how the networks want them."""
+        dtype = torch.get_default_dtype() if images.is_floating_point() else None
+        return images.to(self._device, dtype, non_blocking=True, memory_format=self._format)
 
     def step(self, batches: list[Batch], *, rate: float, number: int) -> Losses:
         """One update of the discriminators and one of the generators, in the model type's order.

@@ -46,8 +46,9 @@ def load_trained(
     checkpoint = load_checkpoint(path)
     if not checkpoint.cards:
         raise ModelError(f"{path}: expected a generator, found none")
-    by_direction: dict[Direction, str] = {card.direction: name for name, card in checkpoint.cards.items()}
-    name = by_direction.get(direction or next(iter(by_direction)))
+    by_direction: dict[str, str] = {card.direction: name for name, card in checkpoint.cards.items()}
+    wanted: str = direction or next(iter(by_direction))
+    name = by_direction.get(wanted)
     if name is None:
         raise UsageError(f"--direction {direction}: {path} has learnt {' and '.join(by_direction)} only")
     return _trained(path, checkpoint, name, statistics)

@@ -72,11 +72,6 @@ class Model(base.Model[Config]):
         """See `base.Model`."""
         if config.styles and not task.has_labels:
             raise UsageError("--styles: a style belongs to a class; it needs label maps (--label-nc)")
-        if config.n_enhancers and config.global_share + config.frozen_share >= 1:
-            raise UsageError(
-                "--global-share and --frozen-share: expected less than 1 together, found "
-                f"{config.global_share + config.frozen_share:g}"
-            )
         if config.global_weights and not config.n_enhancers:
             raise UsageError("--global-weights: expected --n-enhancers 1 or more, found 0")
         self.config = config
@@ -137,6 +132,11 @@ class Model(base.Model[Config]):
         if not config.n_enhancers:
             return (Stage(),)
         alone = 0.0 if config.global_weights else config.global_share
+        if alone + config.frozen_share >= 1:
+            raise UsageError(
+                "--global-share and --frozen-share: expected less than 1 together, found "
+                f"{alone + config.frozen_share:g}"
+            )
         stages = (
             Stage(name="global", share=alone, scale=2**config.n_enhancers),
             Stage(name="frozen", share=config.frozen_share),

@@ -12,7 +12,7 @@ from i2i_trainer.config import Size
 from i2i_trainer.networks.layers import init_weights
 from i2i_trainer.networks.pix2pixhd import GlobalGenerator, LocalEnhancer
 from i2i_trainer.networks.resnet import MULTIPLE, ResnetGenerator, resnet_blocks
-from i2i_trainer.networks.unet import UnetGenerator, unet_downs, unet_for
+from i2i_trainer.networks.unet import UnetGenerator, unet_downs
 
 
 def build_generator(architecture: Architecture) -> nn.Module:
@@ -82,12 +82,7 @@ def check_size(architecture: Architecture, size: Size) -> None:
     """
     rule = size_rule(architecture)
     if any(side % rule.multiple_of or side < rule.minimum for side in size):
-        hint = (
-            f"use --generator {unet_for(*size)} or another size"
-            if architecture.name.startswith("unet")
-            else "use another"
-        )
         raise UsageError(
             f"--size {size[0]}x{size[1]}: {architecture.name} takes multiples of {rule.multiple_of} from "
-            f"{rule.minimum} on; {hint}"
+            f"{rule.minimum} on; use another size or another generator"
         )

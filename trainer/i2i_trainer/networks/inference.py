@@ -95,8 +95,8 @@ class LabelTranslator(nn.Module):
             codes = self.get_buffer("style_codes")
             code = codes[0] if style is None else torch.index_select(codes, 0, style)[0]
             # One-hot times a table of codes: a convolution of one pixel.
-            one_hot = encoded[:, : len(code)]
-            encoded = torch.cat([encoded, functional.conv2d(one_hot, code.t()[:, :, None, None])], 1)
+            table = code.t()[:, :, None, None].to(encoded.dtype)
+            encoded = torch.cat([encoded, functional.conv2d(encoded[:, : len(code)], table)], 1)
         return self.generator(encoded)  # type: ignore[no-any-return]
 
 

@@ -18,7 +18,7 @@ class LabelEncoding(nn.Module):
 
     def forward(self, labels: Tensor, instances: Tensor | None = None) -> Tensor:
         """(n, 1, h, w) integer ids, and instance ids where there are edges, to (n, channels, h, w) float32."""
-        one_hot = (labels.to(torch.int32) == self.get_buffer("_ids")).float()
+        one_hot = (labels.to(torch.int32) == self.get_buffer("_ids")).to(torch.get_default_dtype())
         if not self._instance_edges:
             return one_hot
         assert instances is not None, "the generator was trained with instance maps"
@@ -27,8 +27,8 @@ class LabelEncoding(nn.Module):
 
 def instance_edges(instances: Tensor) -> Tensor:
     """1 at each pixel one of whose four neighbours belongs to another instance, (n, 1, h, w) ids to float32."""
-    across = (instances[..., :, 1:] != instances[..., :, :-1]).float()
-    down = (instances[..., 1:, :] != instances[..., :-1, :]).float()
+    across = (instances[..., :, 1:] != instances[..., :, :-1]).to(torch.get_default_dtype())
+    down = (instances[..., 1:, :] != instances[..., :-1, :]).to(torch.get_default_dtype())
     pad = nn.functional.pad
     # Both pixels of a pair that differs lie at the edge.
     sides = [pad(across, (1, 0)), pad(across, (0, 1)), pad(down, (0, 0, 1, 0)), pad(down, (0, 0, 0, 1))]

@@ -76,8 +76,8 @@ class MultiscalePatchGAN(nn.Module):
         input_channels: int,
         ndf: int = 64,
         n_layers: int = 3,
-        num_D: int = 3,
-        norm: NormName = "instance",  # noqa: N803
+        num_D: int = 3,  # noqa: N803
+        norm: NormName = "instance",
     ) -> None:
         """Build it.
 
