@@ -132,7 +132,7 @@ def _foreign_library(module: str, imported: Import) -> str | None:
 
 def _closed_room(module: str, imported: Import) -> str | None:
     allowed = OPEN_TO.get(module.partition(".")[0], {}).get(imported.root)
-    if allowed is None or imported.room in allowed:
+    if allowed is None or imported.room in allowed | ALSO_OPEN_TO.get(module, set()):
         return None
     return "a room that is closed to this package"
 

@@ -107,7 +107,8 @@ def process_of_rank(rank: int, folder: Path) -> int:
 
 
 def last_logged(tmp_path: Path) -> int:
-    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines() if (tmp_path / "run").exists() else []
+    log = tmp_path / "run" / "metrics.jsonl"
+    lines = log.read_text().splitlines() if log.exists() else []
     return json.loads(lines[-1])["step"] if lines and lines[-1].endswith("}") else 0
 
 

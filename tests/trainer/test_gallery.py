@@ -122,6 +122,7 @@ def test_settings_and_names_are_text_whatever_they_hold(run):
     page = Page(gallery(run))
 
     assert page.all("script") == []
+    assert [chart["aria-label"] for chart in page.all("svg")] == ["losses over steps", f"val_{hostile} over steps"]
     assert page.text.count(hostile) == 4  # settings, a legend, a title and its legend
 
 

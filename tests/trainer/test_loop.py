@@ -295,7 +295,8 @@ def test_a_run_leaves_checkpoints_metrics_samples_and_its_settings(settings, tmp
 
     folder = tmp_path / "run"
     assert sorted(p.name for p in folder.iterdir()) == [
-        "best.pt", "best.pt.sha256", "config.toml", "index.html", "last.pt", "last.pt.sha256", "metrics.jsonl", "samples",
+        "best.pt", "best.pt.sha256", "config.toml", "index.html", "last.pt", "last.pt.sha256", "metrics.jsonl",
+        "samples",
     ]  # fmt: skip
     assert sorted(p.name for p in (folder / "samples").iterdir()) == ["step_0000006.png", "step_0000012.png"]
     assert cv2.imread(str(folder / "samples" / "step_0000012.png")).shape == (24 + 2 * 36, 3 * 36 - 4, 3)

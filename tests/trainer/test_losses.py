@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from i2i_trainer.losses import (
     discriminator_gan_loss,
@@ -15,6 +16,7 @@ from i2i_trainer.losses import (
 )
 from i2i_trainer.models import build_model, config_type
 from i2i_trainer.models.base import Batch, Task
+from i2i_trainer.networks.vgg import Vgg19Features
 
 EXACT = {"rel": 1e-6, "abs": 1e-9}
 OBJECTIVES = ("vanilla", "lsgan", "hinge")
@@ -109,6 +111,31 @@ def test_the_perceptual_loss_weighs_deeper_features_more():
 
     mean = np.abs(output.numpy() - target.numpy()).mean()
     assert found.item() == pytest.approx(mean * (1 / 32 + 2 / 16 + 3 / 8 + 4 / 4 + 5), **EXACT)
+
+
+def test_the_perceptual_loss_of_vgg19_is_what_its_layers_give():
+    torch.manual_seed(0)
+    vgg = Vgg19Features().double()
+    output, target = random_tensor(1, 3, 16, 16).tanh().requires_grad_(), random_tensor(1, 3, 16, 16, seed=1).tanh()
+    target.requires_grad_()
+
+    found = perceptual_loss(vgg, output, target)
+    found.backward()
+
+    # Five groups of convolutions with a pooling between; a loss after the first of each.
+    weights, expected = iter(vgg.state_dict().values()), 0.0
+    x, y = output.detach(), target.detach()
+    for group, convolutions in enumerate((2, 2, 4, 4, 1)):
+        for number in range(convolutions):
+            kernel, bias = next(weights), next(weights)
+            x, y = (functional.conv2d(z, kernel, bias, padding=1).clamp(min=0) for z in (x, y))
+            if number == 0:
+                expected += (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1)[group] * l1(x, y)
+        if group < 4:
+            x, y = functional.max_pool2d(x, 2), functional.max_pool2d(y, 2)
+    assert found.item() == pytest.approx(expected, **EXACT)
+    assert output.grad is not None
+    assert target.grad is None
 
 
 def double_model(name: str, task: Task, **settings):

@@ -257,6 +257,13 @@ def test_a_set_is_at_no_distance_from_itself(saved):
     assert figures["KID"] <= 0  # the unbiased estimate leaves each picture's likeness to itself out on one side only
 
 
+def test_kid_of_sides_of_two_sizes_is_a_mean_over_subsets(saved):
+    figures = measure(FeatureNetwork(saved(Means())), REAL, FAKE[:9])
+
+    # One subset alone is further off than this on most draws; the mean of 100 is within a few per cent.
+    assert figures["KID"] == pytest.approx(kernel_distance(features(REAL), features(FAKE[:9])), rel=0.05)
+
+
 def test_one_channel_is_seen_as_grey(saved):
     network = FeatureNetwork(saved(Means()))
     grey = REAL[:, :1], FAKE[:, :1]

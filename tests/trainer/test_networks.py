@@ -122,6 +122,11 @@ def test_every_generator_takes_the_smallest_size_of_its_rule_and_a_refused_one_b
         check_size(architecture, (rule.minimum + rule.multiple_of - 1, rule.minimum))
 
 
+@pytest.mark.parametrize(("name", "multiple"), [("global", 16), ("local", 32)])
+def test_what_an_architecture_leaves_out_has_the_networks_default(name, multiple):
+    assert size_rule(Architecture(name=name, arguments={"input_channels": 3})).multiple_of == multiple
+
+
 @pytest.mark.parametrize("downs", [8, 7])
 def test_unet_keys_are_the_published_ones(downs):
     assert UnetGenerator(downs, ngf=2).state_dict().keys() == published_unet_keys(downs, BATCH_NORM, ("weight",))
@@ -258,6 +263,25 @@ def test_the_inference_form_leaves_the_trained_network_alone(trained_unet):
 
     assert trained_unet.training
     assert all(torch.equal(before[name], tensor) for name, tensor in trained_unet.state_dict().items())
+
+
+@pytest.mark.parametrize("statistics", ["image", "running"])
+def test_the_inference_form_of_a_resnet_gives_the_same_images(statistics):
+    network = ResnetGenerator(2, ngf=2).double()
+    image = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+
+    assert torch.equal(for_inference(network, statistics)(image), network(image))
+
+
+def test_a_resnet_with_batch_norm_becomes_one_with_instance_norms_at_batch_one():
+    torch.manual_seed(0)
+    network = ResnetGenerator(2, ngf=2, norm="batch").double()
+    init_weights(network, gain=0.2)
+    image = torch.randn(1, 3, 32, 32, dtype=torch.float64)
+
+    folded = for_inference(network, "image")(image)
+
+    torch.testing.assert_close(folded, network(image), rtol=0, atol=1e-12)
 
 
 def test_the_inference_form_has_no_dropout():

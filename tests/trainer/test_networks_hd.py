@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from torch import nn
@@ -37,15 +38,21 @@ def global_count(channels: int, ngf: int, downs: int, blocks: int) -> int:
 
 def test_the_global_generator_for_cityscapes_has_as_many_weights_as_its_layers_add_up_to():
     # 35 classes and an edge channel: 36. The figure is the sum above; the layout test below ties it to the layers.
-    assert count(GlobalGenerator(36)) == global_count(36, 64, 4, 9)
-    assert count(GlobalGenerator(36)) / 1e6 == pytest.approx(182.5, abs=0.1)
+    with torch.device("meta"):
+        network = GlobalGenerator(36)
+
+    assert count(network) == global_count(36, 64, 4, 9)
+    assert count(network) / 1e6 == pytest.approx(182.5, abs=0.1)
 
 
 def test_the_local_enhancer_for_cityscapes_adds_its_own_layers_and_takes_g1_without_its_head():
     head = conv(64, 3, 7)
     own = conv(36, 32, 7) + conv(32, 64, 3) + 3 * 2 * conv(64, 64, 3) + conv(64, 32, 3) + conv(32, 3, 7)
 
-    assert count(LocalEnhancer(36)) == global_count(36, 64, 4, 9) - head + own
+    with torch.device("meta"):
+        network = LocalEnhancer(36)
+
+    assert count(network) == global_count(36, 64, 4, 9) - head + own
 
 
 def published_global_keys(downs: int, blocks: int, *, head: bool = True) -> set[str]:
@@ -153,6 +160,27 @@ def test_every_object_gets_the_mean_of_its_features():
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_large_object_keeps_its_mean_in_half_precision(dtype):
+    features = torch.rand(1, 2, 96, 96, generator=torch.Generator().manual_seed(0)).to(dtype)
+
+    found = instance_average(features, torch.zeros(1, 1, 96, 96, dtype=torch.int64))
+
+    # More pixels than either type can count to; the only rounding is that of the result.
+    expected = features.double().mean((2, 3), keepdim=True).expand(-1, -1, 96, 96)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.double(), expected, rtol=torch.finfo(dtype).eps, atol=0)
+
+
+def test_the_gradient_of_a_large_object_is_whole_in_half_precision():
+    features = torch.zeros(1, 1, 96, 96, dtype=torch.bfloat16, requires_grad=True)
+
+    instance_average(features, torch.zeros(1, 1, 96, 96, dtype=torch.int64)).backward(torch.ones_like(features))
+
+    # Each pixel has a part of 1/n in each of n pixels.
+    torch.testing.assert_close(features.grad, torch.ones_like(features), rtol=0.01, atol=0)
+
+
 def test_the_mean_of_an_object_passes_its_gradient_on():
     features = torch.randn(1, 2, 4, 4, dtype=torch.float64, requires_grad=True)
     instances = torch.tensor([0, 0, 1, 70000]).repeat(4, 1)[None, None]
@@ -202,6 +230,28 @@ def test_edges_are_where_one_of_four_neighbours_is_another_object():
             around = [(y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)]
             differs = any(ids[v, u] != ids[y, x] for v, u in around if 0 <= v < 9 and 0 <= u < 12)
             assert found[y, x] == float(differs)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # torch's exporter uses what torch deprecates
+@pytest.mark.parametrize("label_type", [torch.uint8, torch.int64])
+def test_encoded_labels_are_the_same_in_onnx_at_any_size(label_type):
+    encoding = LabelEncoding(5, instance_edges=True).eval()
+    random = torch.Generator().manual_seed(0)
+
+    def maps(height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+        labels = torch.randint(0, 5, (1, 1, height, width), generator=random).to(label_type)
+        return labels, torch.randint(0, 3, (1, 1, height, width), generator=random) * 1000
+
+    sides = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    program = torch.onnx.export(
+        encoding, maps(8, 12), input_names=["labels", "instances"], dynamo=True, dynamic_shapes=(sides, sides),
+        verbose=False,
+    )  # fmt: skip
+    session = onnxruntime.InferenceSession(program.model_proto.SerializeToString())
+
+    labels, instances = maps(20, 16)
+    (found,) = session.run(None, {"labels": labels.numpy(), "instances": instances.numpy()})
+    np.testing.assert_array_equal(found, encoding(labels, instances).numpy())
 
 
 @pytest.fixture

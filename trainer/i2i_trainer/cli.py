@@ -32,15 +32,15 @@ Pictures: DIR/train with A|B side by side, or DIR/trainA and DIR/trainB;
 label maps: DIR/train_label, DIR/train_img and DIR/train_inst."""
 
 
-class _ModelTypes(click.Group):
-    """One subcommand for each file in `models/`, made from its settings."""
+class _Commands(click.Group):
+    """One subcommand for each file in `models/`, made from its settings, and what is stated below."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return model_names()
+        return [*model_names(), *super().list_commands(ctx)]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in model_names():
-            return None
+            return super().get_command(ctx, name)
         model_config = config_type(name)
 
         @click.pass_context
@@ -63,12 +63,28 @@ class _ModelTypes(click.Group):
 
 
 @click.command(
-    cls=_ModelTypes,
+    cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 @click.version_option(__version__, prog_name="i2i-train")
 def i2i_train() -> None:
     """Train an image-to-image generator; `i2i-train MODEL --help` lists its settings."""
+
+
+@i2i_train.command("check-data", short_help="Look for what is wrong with a folder of training pictures.")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--label-nc", type=click.IntRange(min=0), default=0, help="Classes of the label maps: checks their ids.")
+@click.option("--unpaired", is_flag=True, help="A and B are two sets without pairs (CycleGAN).")
+@command.debug_option
+def check_data(folder: Path, label_nc: int, unpaired: bool, debug: bool) -> None:
+    """Read every picture of DIR: counts, sizes, broken files, missing partners, labels, copies in train and test.
+
+    Ends with 0 if nothing is wrong, and with 3 if something is.
+    """
+    _require_torch()
+    from i2i_trainer.data_report import show_data
+
+    show_data(folder, label_nc=label_nc, unpaired=unpaired)
 
 
 def _train(ctx: click.Context, name: str, model_config: type[ModelConfig], values: dict[str, Any]) -> None:

@@ -105,7 +105,7 @@ def find_pairs(root: Path, splits: Sequence[str]) -> list[Pair]:
     _require_folder(root, PAIRED_LAYOUTS)
     for split in splits:
         if folders := two_folders(root, split):
-            return _match(*folders)
+            return match(*folders)
         if (root / split).is_dir() and (side_by_side := list_rasters(root / split)):
             return [Pair(a=path) for path in side_by_side]
     return []
@@ -122,12 +122,12 @@ def find_labelled(root: Path, splits: Sequence[str], *, instances: bool) -> list
         labels, images, ids = (root / f"{split}_{part}" for part in ("label", "img", "inst"))
         if not (labels.is_dir() and images.is_dir()):
             continue
-        pairs = _match(labels, images)
+        pairs = match(labels, images)
         if not instances:
             return pairs
         if not ids.is_dir():
             raise SourceError(f"{ids}: expected instance maps beside {labels.name}; add them, or use --no-instances")
-        with_ids = {pair.a: pair.b for pair in _match(labels, ids)}
+        with_ids = {pair.a: pair.b for pair in match(labels, ids)}
         return [Pair(a=pair.a, b=pair.b, instances=with_ids[pair.a]) for pair in pairs]
     return []
 
@@ -156,7 +156,7 @@ def _require_folder(root: Path, layouts: str) -> None:
         raise SourceError(f"{root}: no such data folder; expected {layouts}")
 
 
-def _match(folder_a: Path, folder_b: Path) -> list[Pair]:
+def match(folder_a: Path, folder_b: Path) -> list[Pair]:
     """Pairs of equal names; an ending that all names of a folder share (`_labelIds`, `_A`) does not count."""
     names_a, names_b = _by_name(folder_a), _by_name(folder_b)
     if names_a.keys() != names_b.keys():

@@ -67,7 +67,9 @@ def size_rule(architecture: Architecture) -> SizeRule:
         resnet_blocks(name)
         multiple = MULTIPLE
     elif name in _PIX2PIXHD:
-        multiple = 2 ** (int(arguments["n_downsampling"]) + int(arguments.get("n_enhancers", 0)))
+        # What an architecture leaves out has the network's own default.
+        halvings = int(arguments.get("n_downsampling", 4))
+        multiple = 2 ** (halvings + (int(arguments.get("n_enhancers", 1)) if name == "local" else 0))
     else:
         raise UsageError(f"--generator {name}: expected unet_256, unet_128, resnet_9blocks, resnet_6blocks, ...")
     # A border of one pixel is reflected at the smallest size: it must be more than one pixel.

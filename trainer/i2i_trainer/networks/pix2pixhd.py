@@ -192,15 +192,17 @@ def instance_average(features: Tensor, instances: Tensor) -> Tensor:
         instances: (n, 1, h, w) integer ids.
 
     Returns:
-        (n, c, h, w).
+        (n, c, h, w) of the features' type.
     """
     n, c, h, w = features.shape
-    # An id may stand in several images of a batch: the image's number becomes a part of it.
-    of_image = torch.arange(n, device=instances.device).repeat_interleave(h * w)
-    keys = torch.stack([of_image, instances.reshape(-1).long()])
-    _, which = torch.unique(keys, dim=1, return_inverse=True)
+    ids, which = torch.unique(instances.reshape(n, -1).long(), return_inverse=True)
+    # An id may stand in several images of a batch: each image has places of its own.
+    first_place = torch.arange(n, device=which.device)[:, None] * len(ids)
+    which = (which + first_place).reshape(-1)
     pixels = features.permute(0, 2, 3, 1).reshape(-1, c)
-    n_instances = int(which.max()) + 1
-    sums = pixels.new_zeros(n_instances, c).index_add(0, which, pixels)
-    counts = pixels.new_zeros(n_instances).index_add(0, which, pixels.new_ones(len(pixels)))
-    return (sums / counts[:, None])[which].reshape(n, h, w, c).permute(0, 3, 1, 2)
+    # Sums over pixels, of features here and of gradients on the way back: in bfloat16 a sum of ones ends at 256.
+    sums = torch.zeros(n * len(ids), c, dtype=torch.promote_types(pixels.dtype, torch.float32), device=pixels.device)
+    sums = sums.index_add(0, which, pixels.to(sums.dtype))
+    counts = torch.bincount(which, minlength=len(sums)).clamp(min=1)
+    means = (sums / counts[:, None]).index_select(0, which).to(features.dtype)
+    return means.reshape(n, h, w, c).permute(0, 3, 1, 2)

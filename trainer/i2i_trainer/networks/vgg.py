@@ -61,7 +61,9 @@ def load_vgg19(path: Path) -> Vgg19Features:
         raise ModelError(f"--vgg {path}: not a file of weights ({reason(error)}); {advice}") from error
     network = Vgg19Features()
     keys = network.state_dict().keys()
-    if not isinstance(weights, dict) or not keys <= weights.keys():
-        raise ModelError(f"--vgg {path}: found other contents; {advice}")
+    if not isinstance(weights, dict):
+        raise ModelError(f"--vgg {path}: found a {type(weights).__name__}; {advice}")
+    if missing := [key for key in keys if key not in weights]:
+        raise ModelError(f"--vgg {path}: found other weights, without {missing[0]}; {advice}")
     load_weights(network, {key: weights[key] for key in keys}, f"--vgg {path}")
     return network
