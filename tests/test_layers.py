@@ -24,7 +24,7 @@ RUNTIME_FLOORS = (
     {"image"},
     {"engines", "sources"},
     {"sinks"},
-    {"translator", "pipeline"},
+    {"translator", "label_translator", "pipeline"},
     {"cli"},
     {"__main__"},
 )

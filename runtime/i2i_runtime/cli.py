@@ -12,6 +12,7 @@ from i2i_runtime import __version__, command
 from i2i_runtime.errors import UsageError
 
 if TYPE_CHECKING:
+    from i2i_runtime.engines.base import Engine
     from i2i_runtime.image import FitMode
     from i2i_runtime.pipeline import Result
     from i2i_runtime.sinks.base import Sink
@@ -37,6 +38,8 @@ def _value_range(context: click.Context, parameter: click.Parameter, text: str |
 @click.option("--video", metavar="FILE", help="Translate a video file: every frame, with its sound.")
 @click.option("--camera", metavar="N|DEVICE", help="Translate a camera live: the newest frame wins.")
 @click.option("--images", metavar="DIR|GLOB", help="Translate a folder, a picture or a glob pattern.")
+@click.option("--instances", metavar="DIR", help="With a model of label maps: instance maps that belong to --images.")
+@click.option("--style", type=click.IntRange(min=0), help="With a model of styles: which one [0].")
 @click.option(
     "--output",
     "outputs",
@@ -72,6 +75,8 @@ def i2i_run(
     video: str | None,
     camera: str | None,
     images: str | None,
+    instances: str | None,
+    style: int | None,
     outputs: tuple[Path, ...],
     show: bool,
     side_by_side: bool,
@@ -99,7 +104,7 @@ def i2i_run(
     # Imports wait until the arguments make sense: --help and typing errors answer at once.
     from rich.console import Console
 
-    from i2i_runtime.engines.open import wheel_conflicts
+    from i2i_runtime.engines.open import open_engine, wheel_conflicts
     from i2i_runtime.translator import Assumptions, Translator
 
     console = Console(stderr=True)
@@ -108,15 +113,53 @@ def i2i_run(
     if video is not None:
         _refuse_to_overwrite(Path(video), outputs)
     sinks = _open_sinks(outputs, show)
+    opened = open_engine(engine, device, threads)
+    if opened.card is not None and opened.card.labels is not None:
+        if images is None or side_by_side:
+            raise UsageError(f"{engine}: takes label maps; expected --images LABELS, without --side-by-side")
+        _translate_labels(opened, images, instances, style or 0, outputs, sinks, console)
+        return
+    if instances is not None or style is not None:
+        raise UsageError(f"--instances and --style: expected a model of label maps, found {engine} for pictures")
     assumptions = Assumptions(value_range=value_range, colour=colour)
-    with Translator(engine, fit=fit, device=device, threads=threads, assumptions=assumptions) as translator:
+    with Translator(opened, fit=fit, assumptions=assumptions) as translator:
         if translator.assumed:
             click.echo(f"note: {translator.assumed}", err=True)
         source = _open_source(video, camera, images, outputs)
-        size = translator.card.size
-        model_size = f"{size.width}x{size.height}" if size.width else "any size"
-        click.echo(f"{translator.card.name}: {model_size}, {translator.provider}", err=True)
+        _introduce(translator)
         _run(source, translator, sinks, side_by_side, console)
+
+
+def _translate_labels(
+    engine: Engine,
+    labels: str,
+    instances: str | None,
+    style: int,
+    outputs: tuple[Path, ...],
+    sinks: list[Sink],
+    console: Any,
+) -> None:
+    from i2i_runtime.label_translator import LabelTranslator
+    from i2i_runtime.sources.label_maps import LabelMapsSource, require_instances
+
+    with LabelTranslator(engine, style=style) as translator:
+        require_instances(translator.has_instances, instances, engine.name)
+        source = LabelMapsSource(labels, instances)
+        _keep_apart(outputs, source.folders)
+        _introduce(translator)
+        _run(source, translator, sinks, False, console)
+
+
+def _introduce(translator: Any) -> None:
+    size = translator.card.size
+    model_size = f"{size.width}x{size.height}" if size.width else "any size"
+    click.echo(f"{translator.card.name}: {model_size}, {translator.provider}", err=True)
+
+
+def _keep_apart(outputs: tuple[Path, ...], folders: set[Path]) -> None:
+    for output in outputs:
+        if output.resolve() in folders:
+            raise UsageError(f"--output {output} holds the input pictures; choose another folder")
 
 
 def _refuse_to_overwrite(video: Path, outputs: tuple[Path, ...]) -> None:
@@ -151,9 +194,7 @@ def _open_source(video: str | None, camera: str | None, images: str | None, outp
     from i2i_runtime.sources.images import ImagesSource
 
     source = ImagesSource(str(images))
-    for output in outputs:
-        if output.resolve() in source.folders:
-            raise UsageError(f"--output {output} holds the input pictures; choose another folder")
+    _keep_apart(outputs, source.folders)
     return source
 
 

@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 Image: TypeAlias = npt.NDArray[np.uint8]
 """(height, width, 3) uint8, BGR: OpenCV's order."""
+LabelMap: TypeAlias = npt.NDArray[np.int32]
+"""(height, width, 1 or 2) int32: class ids, and instance ids where a model takes them."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -66,6 +68,48 @@ def decode_picture(path: Path, flags: int) -> npt.NDArray[Any]:
     if image is None:
         raise SourceError(f"{path}: not a picture that OpenCV can decode")
     return np.asarray(image)
+
+
+def read_ids(path: Path) -> npt.NDArray[np.int32]:
+    """Read a map of class or instance ids, from a picture or a NumPy file (.npy), as (height, width, 1) int32.
+
+    Raises:
+        SourceError: missing, damaged, or a picture with colours instead of one channel of 8 or 16 bits.
+    """
+    ids = read_npy(path) if path.suffix.lower() == ".npy" else decode_picture(path, cv2.IMREAD_UNCHANGED)
+    ids = ids[:, :, None] if ids.ndim == 2 else ids
+    if ids.ndim != 3 or ids.shape[2] != 1 or ids.dtype not in (np.uint8, np.uint16):
+        found = f"{ids.shape[-1]} channels" if ids.ndim == 3 and ids.shape[2] != 1 else str(ids.dtype)
+        raise SourceError(
+            f"{path}: expected one channel of ids of 8 or 16 bits, found {found}; a picture of coloured or palette "
+            "classes must be converted to ids first"
+        )
+    return ids.astype(np.int32)
+
+
+def read_npy(path: Path) -> npt.NDArray[Any]:
+    """Read a NumPy file without running anything that is in it.
+
+    Raises:
+        SourceError: missing, damaged, or of Python objects.
+    """
+    try:
+        return np.asarray(np.load(path, allow_pickle=False))
+    except (OSError, ValueError, EOFError) as error:
+        raise SourceError(f"{path}: not a NumPy array ({reason(error)})") from error
+
+
+def without_common_ending(names: Mapping[str, Path]) -> dict[str, Path]:
+    """Files by their names without an ending that all of them share, such as `_labelIds` or `_A`.
+
+    >>> list(without_common_ending({"a_x": Path("a_x.png"), "b_x": Path("b_x.png")}))
+    ['a', 'b']
+    """
+    if len(names) < 2:
+        return dict(names)
+    endings = takewhile(lambda letters: len(set(letters)) == 1, zip(*(name[::-1] for name in names), strict=False))
+    length = len(list(endings))
+    return {name[: len(name) - length]: path for name, path in names.items()}
 
 
 def picture_problem(data: bytes) -> str | None:

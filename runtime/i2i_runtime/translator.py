@@ -77,6 +77,10 @@ class Translator(Closing):
             )
         else:
             self.card = self._engine.card
+            if self.card.labels is not None:
+                raise ModelError(
+                    f"{self._engine.name}: takes label maps; use i2i-run --images LABELS, or LabelTranslator in Python"
+                )
             _check_tensors(self._engine, self.card)
         self._fit: Fit | None = None
 

@@ -11,9 +11,10 @@ import torch
 from drawings import drawing, write_labelled, write_pairs
 
 from i2i_runtime.errors import SourceError, UsageError
+from i2i_runtime.image import read_ids
 from i2i_trainer.config import RunConfig
 from i2i_trainer.data.dataset import open_data, open_split
-from i2i_trainer.data.rasters import read_ids, read_raster
+from i2i_trainer.data.rasters import read_raster
 from i2i_trainer.data.transforms import Preprocess, to_image, to_tensor
 
 PLAIN = Preprocess(size=(64, 64), load_size=(64, 64), flip=False)

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from i2i_runtime.errors import SourceError
+from i2i_runtime.image import read_ids
 from i2i_trainer.data.paired import list_rasters, match, read_labels, two_folders
-from i2i_trainer.data.rasters import Raster, read_ids, read_raster
+from i2i_trainer.data.rasters import Raster, read_raster
 
 SPLITS = ("train", "val", "test")
 _LABEL_PARTS = ("label", "inst", "img")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
 
 from i2i_runtime.errors import SourceError
-from i2i_runtime.image import IMAGE_SUFFIXES, natural_order
-from i2i_trainer.data.rasters import Raster, read_ids, read_raster
+from i2i_runtime.image import IMAGE_SUFFIXES, natural_order, read_ids, without_common_ending
+from i2i_trainer.data.rasters import Raster, read_raster
 
 PAIRED_LAYOUTS = "DIR/train/*.jpg with A|B side by side, or DIR/trainA and DIR/trainB with equal names"
 LABEL_LAYOUTS = "DIR/train_label, DIR/train_img and, for edges between objects, DIR/train_inst"
@@ -160,7 +159,7 @@ def match(folder_a: Path, folder_b: Path) -> list[Pair]:
     """Pairs of equal names; an ending that all names of a folder share (`_labelIds`, `_A`) does not count."""
     names_a, names_b = _by_name(folder_a), _by_name(folder_b)
     if names_a.keys() != names_b.keys():
-        names_a, names_b = _without_common_ending(names_a), _without_common_ending(names_b)
+        names_a, names_b = without_common_ending(names_a), without_common_ending(names_b)
     alone = sorted(names_a.keys() ^ names_b.keys())
     if alone:
         raise SourceError(
@@ -177,11 +176,3 @@ def _by_name(folder: Path) -> dict[str, Path]:
             raise SourceError(f"{folder}: expected one picture a name, found {by_name[path.stem].name} and {path.name}")
         by_name[path.stem] = path
     return by_name
-
-
-def _without_common_ending(names: dict[str, Path]) -> dict[str, Path]:
-    if len(names) < 2:
-        return names
-    endings = takewhile(lambda letters: len(set(letters)) == 1, zip(*(name[::-1] for name in names), strict=False))
-    length = len(list(endings))
-    return {name[: len(name) - length]: path for name, path in names.items()}

@@ -1,4 +1,4 @@
-"""Reading training pictures of any number of channels and of 8 or 16 bits, and maps of ids."""
+"""Reading training pictures of any number of channels and of 8 or 16 bits."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from i2i_runtime.errors import SourceError, reason
-from i2i_runtime.image import decode_picture
+from i2i_runtime.errors import SourceError
+from i2i_runtime.image import decode_picture, read_npy
 
 Raster = npt.NDArray[Any]
 """(height, width, channels): uint8 or uint16 pictures (three channels are BGR), or one channel of int32 ids."""
@@ -28,7 +28,7 @@ def read_raster(path: Path, channels: int) -> Raster:
         SourceError: missing, damaged, another number of channels, or neither 8 nor 16 bits.
     """
     if path.suffix.lower() == ".npy":
-        raster = _read_npy(path)
+        raster = read_npy(path)
     elif channels == 1:
         raster = decode_picture(path, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
     elif channels == 3:
@@ -45,27 +45,3 @@ def read_raster(path: Path, channels: int) -> Raster:
     if raster.dtype not in _DTYPES:
         raise SourceError(f"{path}: expected values of 8 or 16 bits without sign, found {raster.dtype}")
     return raster
-
-
-def read_ids(path: Path) -> Raster:
-    """Read a map of class or instance ids as (height, width, 1) int32.
-
-    Raises:
-        SourceError: missing, damaged, or a picture with colours instead of one channel of 8 or 16 bits.
-    """
-    raster = _read_npy(path) if path.suffix.lower() == ".npy" else decode_picture(path, cv2.IMREAD_UNCHANGED)
-    raster = raster[:, :, None] if raster.ndim == 2 else raster
-    if raster.ndim != 3 or raster.shape[2] != 1 or raster.dtype not in _DTYPES:
-        found = f"{raster.shape[-1]} channels" if raster.shape[-1] != 1 else str(raster.dtype)
-        raise SourceError(
-            f"{path}: expected one channel of ids of 8 or 16 bits, found {found}; a picture of coloured or palette "
-            "classes must be converted to ids first"
-        )
-    return raster.astype(np.int32)
-
-
-def _read_npy(path: Path) -> Raster:
-    try:
-        return np.asarray(np.load(path, allow_pickle=False))
-    except (OSError, ValueError, EOFError) as error:
-        raise SourceError(f"{path}: not a NumPy array ({reason(error)})") from error

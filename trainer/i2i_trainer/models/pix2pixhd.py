@@ -24,7 +24,7 @@ from i2i_trainer.models import base
 from i2i_trainer.models.base import Batch, Images, Losses, Stage, Task
 from i2i_trainer.networks.build import check_size, new_generator
 from i2i_trainer.networks.layers import init_weights
-from i2i_trainer.networks.patchgan import MultiscalePatchGAN
+from i2i_trainer.networks.patchgan import MultiscalePatchGAN, check_scales
 from i2i_trainer.networks.pix2pixhd import FeatureEncoder, LocalEnhancer
 from i2i_trainer.networks.vgg import load_vgg19
 from i2i_trainer.styles import cluster_styles
@@ -91,6 +91,7 @@ class Model(base.Model[Config]):
         self._local = Architecture(name="local", arguments=arguments | enhancing)
         check_size(self._local if config.n_enhancers else self._global, task.size)
         stage = self.stages()[0]
+        check_scales((task.size[0] // stage.scale, task.size[1] // stage.scale), config.num_D)
         first = self._global if stage.scale > 1 or not config.n_enhancers else self._local
         self.translators = {"G": first}
         self.generators = nn.ModuleDict({"G": new_generator(first)})

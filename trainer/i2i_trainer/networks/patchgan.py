@@ -22,6 +22,20 @@ def check_patches(size: Size, n_layers: int) -> None:
         )
 
 
+def check_scales(size: Size, num_D: int) -> None:  # noqa: N803
+    """Refuse more scales than an image has room for.
+
+    Raises:
+        UsageError: the last discriminator would see next to nothing.
+    """
+    smallest = min(size) // 2 ** (num_D - 1)
+    if smallest < 4:
+        raise UsageError(
+            f"--num-d {num_D}: the last discriminator would see {smallest} of {min(size)} pixels, expected 4 at least; "
+            "use fewer or a larger --size"
+        )
+
+
 def _layers(
     input_channels: int, ndf: int, n_layers: int, norm: NormName, *, padding: int, bias: bool
 ) -> list[list[nn.Module]]:
