@@ -1,16 +1,16 @@
-"""Print how near a paired generator comes to held-out targets, beside two baselines that know nothing of the input.
+"""Print how near a generator comes to held-out targets, beside baselines that have learnt nothing.
 
-    python benchmarks/quality.py --checkpoint RUN/last.pt --data DIR [--split test] [--json FILE]
+    python benchmarks/quality.py --checkpoint RUN/last.pt --data DIR [--split test] [--direction BtoA] [--json FILE]
 
-Mean absolute error in units of [-1, 1], over all pictures of the split: of the trained generator in the form in which
-it is exported, of the same network before training, and of the mean of all training targets.
+L1, PSNR and SSIM over all pictures of the split: of the trained generator in the form in which it is exported, of the
+same network before training, of the input itself (of a label map: its classes in colours), and of the mean of all
+training targets. The held-out pictures must be pairs; what a CycleGAN was trained on need not be.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -18,59 +18,84 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from i2i_export.load import load_trained
-from i2i_trainer.data.paired import PairedDataset, find_pairs
-from i2i_trainer.data.transforms import Preprocess
-from i2i_trainer.networks.build import build_generator
-from i2i_trainer.networks.inference import for_inference
-from i2i_trainer.networks.layers import init_weights
+from i2i_runtime.card import Card
+from i2i_trainer.config import RunConfig
+from i2i_trainer.data.dataset import Dataset, open_split
+from i2i_trainer.data.transforms import Preprocess, Sample, to_image, to_tensor
+from i2i_trainer.evaluation import Directions, Translate, evaluate, evenly, translate_with
+from i2i_trainer.networks.build import new_generator
+from i2i_trainer.networks.inference import as_used
+from i2i_trainer.trained import load_trained
+
+CPU = torch.device("cpu")
 
 
-@torch.no_grad()
 def main() -> None:
     """Evaluate, print, and write JSON where asked to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", type=Path, required=True, help="of i2i-train pix2pix")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="of i2i-train")
     parser.add_argument("--data", type=Path, required=True, help="the folder it was trained on")
     parser.add_argument("--split", default="test", help="the held-out part (default: test)")
+    parser.add_argument("--direction", choices=["AtoB", "BtoA"], help="of a CycleGAN, which generator")
     parser.add_argument("--json", type=Path, help="write the figures here")
     arguments = parser.parse_args()
 
-    trained = load_trained(arguments.checkpoint)
+    trained = load_trained(arguments.checkpoint, direction=arguments.direction)
     card = trained.card
     assert card.training is not None, "a checkpoint of i2i-train has a training record"
-    preprocess = Preprocess(size=card.training.size, load_size=card.training.size, flip=False)
-
-    def pictures(split: str) -> PairedDataset:
-        return PairedDataset(find_pairs(arguments.data, [split]), preprocess, card.direction, seed=0)
-
-    train_set, held_out = pictures("train"), pictures(arguments.split)
+    held_out = pictures(arguments.data, card, arguments.split, "paired")
+    kind = "unpaired" if card.model_type == "cyclegan" else "paired"
+    train_set = pictures(arguments.data, card, "train", kind)
     torch.manual_seed(card.training.seed)
-    untrained = build_generator(card.generator)
-    init_weights(untrained)
-    mean = torch.stack([train_set.fixed(i)[1] for i in range(len(train_set.pairs))]).mean(0)
-    candidates: dict[str, Callable[[Tensor], Tensor]] = {
-        f"trained, {card.training.steps} steps": lambda image: trained.generator(image[None])[0],
-        "untrained": lambda image: for_inference(untrained, trained.statistics)(image[None])[0],
-        "mean of the training targets": lambda image: mean,
+    styles = getattr(trained.generator, "style_codes", None)
+    untrained = as_used(new_generator(card.generator), trained.statistics, card.labels, styles)
+    mean = torch.stack([train_set.fixed(i)["target"] for i in range(len(train_set))]).mean(0)
+    candidates: dict[str, Translate] = {
+        f"trained, {card.training.steps} steps": translate_with(trained.generator, CPU),
+        "untrained": translate_with(untrained, CPU),
+        "the input": the_input,
+        "mean of the training targets": lambda batch: mean.expand_as(batch["target"]),
     }
-    errors = {
-        name: sum(
-            (candidate(source) - target).abs().mean().item()
-            for source, target in (held_out.fixed(i) for i in range(len(held_out.pairs)))
-        )
-        / len(held_out.pairs)
-        for name, candidate in candidates.items()
+    figures = {
+        name: evaluate(Directions(there=translate), "paired", evenly(held_out, None))
+        for name, translate in candidates.items()
     }
-    table = Table(title=f"{card.name} on {len(held_out.pairs)} pictures of {arguments.data.name}/{arguments.split}")
+    table = Table(title=f"{card.name} on {len(held_out)} pictures of {arguments.data.name}/{arguments.split}")
     table.add_column("output")
-    table.add_column("mean absolute error", justify="right")
-    for name, error in errors.items():
-        table.add_row(name, f"{error:.4f}")
+    for metric in ("L1", "PSNR", "SSIM"):
+        table.add_column(metric, justify="right")
+    for name, values in figures.items():
+        table.add_row(name, *(f"{value:.4f}" for value in values.values()))
     Console().print(table)
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(errors, indent=2) + "\n")
+        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def pictures(data: Path, card: Card, split: str, kind: str) -> Dataset:
+    """A part of the data at the training's size."""
+    assert card.training is not None
+    run = RunConfig(
+        data=str(data),
+        direction=card.direction,
+        input_channels=card.input.channels,
+        output_channels=card.output.channels,
+        label_nc=card.labels.count if card.labels else 0,
+        instances=bool(card.labels and card.labels.instance_edges),
+    )
+    preprocess = Preprocess(size=card.training.size, load_size=card.training.size, flip=False)
+    dataset = open_split(run, "unpaired" if kind == "unpaired" else "paired", preprocess, [split])
+    if dataset is None:
+        raise SystemExit(f"{data}: no {split} pictures")
+    return dataset
+
+
+def the_input(batch: Sample) -> Tensor:
+    """What a generator that does nothing would return."""
+    given = batch["input"]
+    if not given.is_floating_point():
+        return torch.stack([to_tensor(to_image(image)) for image in given])
+    return given if given.shape == batch["target"].shape else given[:, :1].expand_as(batch["target"])
 
 
 if __name__ == "__main__":

@@ -4,17 +4,21 @@
 
 The plain step is written out below from the papers: float32, NCHW, every network called by itself, the optimiser as
 `torch.optim.Adam` comes. Both steps have the same networks, the same random images on the device, and no data loading.
-What counts is the ratio of images a second, taken round by round in one run.
+What counts is the ratio of images a second, taken round by round in one run. Peak memory is that of the GPU, or on a CPU
+the process's own, of each step in a process by itself.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import platform
+import resource
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +72,7 @@ def main() -> None:
         table.add_column(column, justify="right")
     for result in results:
         low, median, high = result["ratio_p10_p50_p90"]
-        memory = [f"{mib:.0f} MiB" if mib else "-" for mib in (result["ours_peak_mib"], result["plain_peak_mib"])]
+        memory = [f"{result[f'{which}_peak_mib']:.0f} MiB" for which in ("ours", "plain")]
         table.add_row(
             result["model"], f"{median:.2f}", f"{low:.2f} to {high:.2f}", f"{result['plain_steps_per_s']:.2f}", *memory
         )
@@ -93,13 +97,9 @@ def measure(name: str, arguments: argparse.Namespace, device: torch.device) -> d
         "plain": PLAIN[name](model_of(name, arguments, device)),
     }
     batch = random_batch(name, arguments, device)
-    peaks = {}
-    for which, step in steps.items():  # warm-up: buffers, algorithms, compilation
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
+    for step in steps.values():  # warm-up: buffers, algorithms, compilation
         for _ in range(3):
             step(batch)
-        peaks[which] = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else None
     seconds: dict[str, list[float]] = {which: [] for which in steps}
     for _ in range(arguments.rounds):
         for which, step in steps.items():
@@ -109,9 +109,27 @@ def measure(name: str, arguments: argparse.Namespace, device: torch.device) -> d
         "model": name,
         "ratio_p10_p50_p90": np.percentile(ratios, (10, 50, 90)).tolist(),
         "plain_steps_per_s": arguments.per_round / statistics.median(seconds["plain"]),
-        "ours_peak_mib": peaks["ours"],
-        "plain_peak_mib": peaks["plain"],
+        **{f"{which}_peak_mib": peak_of_its_own(which, name, arguments) for which in steps},
     }
+
+
+def peak_of_its_own(which: str, name: str, arguments: argparse.Namespace) -> float:
+    """MiB that three steps take at most, in a process that does nothing else."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as processes:
+        return processes.submit(peak_memory, which, name, arguments).result()
+
+
+def peak_memory(which: str, name: str, arguments: argparse.Namespace) -> float:
+    """MiB in this process: on a GPU what torch held, on a CPU the resident memory beyond that before the networks."""
+    device = torch.device(arguments.device)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    step = ours(name, arguments, device) if which == "ours" else PLAIN[name](model_of(name, arguments, device))
+    batch = random_batch(name, arguments, device)
+    for _ in range(3):
+        step(batch)
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
 
 
 def timed(step: Step, batch: Batch, count: int, device: torch.device) -> float:

@@ -85,27 +85,22 @@ class Model(base.Model[Config]):
         self.pools = {"D_A": ImagePool(config.pool_size), "D_B": ImagePool(config.pool_size)}
 
     def translate(self, batch: Batch) -> Images:
-        """Each generator sees a real image of both domains, and the other's image to turn it back."""
-        images: Images = {}
-        for g, given, wanted in (("A", batch.input, batch.target), ("B", batch.target, batch.input)):
-            there = "B" if g == "A" else "A"
-            images[f"fake_{there}"], identity = self._translate(g, given, wanted)
-            if identity is not None:
-                images[f"idt_{g}"] = identity
-        images["rec_A"] = self.generators["G_B"](images["fake_B"])
-        images["rec_B"] = self.generators["G_A"](images["fake_A"])
+        """Each generator sees a real image of its own domain, one of the other, and the other's image to turn back."""
+        a, b = batch.input, batch.target
+        identity = bool(self.config.lambda_identity)
+        fake_b, *idt_a = self._each(self.generators["G_A"], [a, b] if identity else [a])
+        fake_a, rec_a, *idt_b = self._each(self.generators["G_B"], [b, fake_b, a] if identity else [b, fake_b])
+        images = {"fake_B": fake_b, "fake_A": fake_a, "rec_A": rec_a, "rec_B": self.generators["G_A"](fake_a)}
+        if identity:
+            images |= {"idt_A": idt_a[0], "idt_B": idt_b[0]}
         return images
 
-    def _translate(self, g: str, given: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The image across, and the image of the other domain that G should leave alone (section 5.2)."""
-        generator = self.generators[f"G_{g}"]
-        if not self.config.lambda_identity:
-            return generator(given), None
+    def _each(self, network: nn.Module, images: list[Tensor]) -> tuple[Tensor, ...]:
+        """A network's answer to each of several batches of images."""
         if self.config.norm == "batch":
-            return generator(given), generator(wanted)
-        # Instance norm keeps images of a batch apart: both at once are the same and quicker.
-        across, identity = generator(torch.cat([given, wanted])).chunk(2)
-        return across, identity
+            return tuple(network(image) for image in images)
+        # Instance norm keeps images apart: all at once are the same, and quicker.
+        return network(torch.cat(images)).chunk(len(images))  # type: ignore[no-any-return]
 
     def generator_loss(self, batch: Batch, images: Images) -> Losses:
         """Equations 1 to 3, and the identity loss of section 5.2; cycle losses are weighted equally both ways."""
@@ -125,9 +120,8 @@ class Model(base.Model[Config]):
         """Real images against generated ones of now and of before (section 4: a history of 50 images)."""
         losses: Losses = {}
         for d, real, fake in (("D_A", batch.target, images["fake_B"]), ("D_B", batch.input, images["fake_A"])):
-            discriminator = self.discriminators[d]
-            remembered = self.pools[d].query(fake.detach())
-            losses[d] = discriminator_gan_loss(discriminator(real), True, self.config.gan) + discriminator_gan_loss(
-                discriminator(remembered), False, self.config.gan
+            on_real, on_fake = self._each(self.discriminators[d], [real, self.pools[d].query(fake.detach())])
+            losses[d] = discriminator_gan_loss(on_real, True, self.config.gan) + discriminator_gan_loss(
+                on_fake, False, self.config.gan
             )
         return losses
