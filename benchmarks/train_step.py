@@ -4,8 +4,8 @@
 
 The plain step is written out below from the papers: float32, NCHW, every network called by itself, the optimiser as
 `torch.optim.Adam` comes. Both steps have the same networks, the same random images on the device, and no data loading.
-What counts is the ratio of images a second, taken round by round in one run. Peak memory is that of the GPU, or on a CPU
-the process's own, of each step in a process by itself.
+What counts is the ratio of images a second, taken round by round in one run. Peak memory is that of the GPU, or on a
+Linux CPU the resident memory, of each step in a process by itself.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import argparse
 import json
 import multiprocessing
 import platform
-import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -122,14 +121,21 @@ def peak_of_its_own(which: str, name: str, arguments: argparse.Namespace) -> flo
 def peak_memory(which: str, name: str, arguments: argparse.Namespace) -> float:
     """MiB in this process: on a GPU what torch held, on a CPU the resident memory beyond that before the networks."""
     device = torch.device(arguments.device)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    before = high_water()
     step = ours(name, arguments, device) if which == "ours" else PLAIN[name](model_of(name, arguments, device))
     batch = random_batch(name, arguments, device)
     for _ in range(3):
         step(batch)
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
+    return high_water() - before
+
+
+def high_water() -> float:
+    """MiB of memory that this process has had at most; 0 where there is no /proc."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 def timed(step: Step, batch: Batch, count: int, device: torch.device) -> float:
