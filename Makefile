@@ -40,6 +40,7 @@ check: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/graph_io.py --json bench-results/graph_io.json
+	$(BIN)/python benchmarks/train_step.py --size 64 --width 16 --json bench-results/train_step.json
 
 clean:
 	rm -rf $(VENV) build dist demo-results bench-results .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -36,10 +36,8 @@ class Generator(ResnetGenerator):
 
     def forward(self, image: Tensor, *, encode: bool = False) -> Any:
         """The translated image; with `encode` the features of padding, both halvings, first and fifth block."""
-        if not encode:
-            return self.model(image)
-        seen = [image := layer(image) for layer in list(self.model)[:15]]
-        return [seen[number] for number in (0, 4, 7, 10, 14)]
+        seen = [image := layer(image) for layer in list(self.model)[: 15 if encode else None]]
+        return [seen[number] for number in (0, 4, 7, 10, 14)] if encode else image
 
 
 class Projection(nn.ModuleList):
@@ -66,8 +64,8 @@ class Model(base.Model[Config]):
         self.translators = {"G": Architecture(name=f"resnet_{config.n_blocks}blocks", arguments=arguments)}
         check_size(self.translators["G"], task.size)
         check_patches(task.size, n_layers=3)
-        mlps = [nn.Sequential(nn.Conv2d(c, 256, 1), nn.ReLU(), nn.Conv2d(256, 256, 1))
-                for c in (channels, width // 2, width, width, width)]  # fmt: skip
+        widths = (channels, width // 2, width, width, width)
+        mlps = (nn.Sequential(nn.Conv2d(c, 256, 1), nn.ReLU(), nn.Conv2d(256, 256, 1)) for c in widths)
         self.generators = nn.ModuleDict({"G": Generator(config.n_blocks, **arguments), "F": Projection(mlps)})
         self.discriminators = nn.ModuleDict({"D": PatchGAN(channels, config.ndf, norm="instance")})
         init_weights(nn.ModuleList([self.generators, self.discriminators]))
@@ -80,25 +78,22 @@ class Model(base.Model[Config]):
 
     def generator_loss(self, batch: Batch, images: Images) -> Losses:
         """Equation 5: D convinced, and patches of fake and identity image recognised among those of their origin."""
-        verdict, config = self.discriminators["D"](images["fake_B"]), self.config
+        verdict, half = self.discriminators["D"](images["fake_B"]), self.config.lambda_nce / 2
         pictures = torch.cat([images["fake_B"], images["idt_B"], batch.input, batch.target])
-        layers = self.generators["F"](self.generators["G"](pictures, encode=True), config.num_patches)
-        nce = torch.stack([patch_nce_loss(its, config.nce_t) for its in layers]).mean(0) * config.lambda_nce / 2
-        fake, identity = nce.chunk(2)
-        return {"G_GAN": generator_gan_loss(verdict, "lsgan"), "NCE": fake.mean(), "NCE_Y": identity.mean()}
+        layers = self.generators["F"](self.generators["G"](pictures, encode=True), self.config.num_patches)
+        nce, idt = torch.stack([patch_nce_loss(its, self.config.nce_t) for its in layers]).mean(0).chunk(2)
+        return {"G_GAN": generator_gan_loss(verdict, "lsgan"), "NCE": half * nce.mean(), "NCE_Y": half * idt.mean()}
 
     def discriminator_loss(self, batch: Batch, images: Images) -> Losses:
-        """See `base.Model`; real images of B against generated ones."""
-        fake, real = (self.discriminators["D"](its) for its in (images["fake_B"].detach(), batch.target))
-        return {"D_fake": discriminator_gan_loss(fake, False, "lsgan"),
-                "D_real": discriminator_gan_loss(real, True, "lsgan")}  # fmt: skip
+        """See `base.Model`."""
+        judge, fake = self.discriminators["D"], images["fake_B"].detach()
+        return {"D_fake": discriminator_gan_loss(judge(fake), False, "lsgan"),
+                "D_real": discriminator_gan_loss(judge(batch.target), True, "lsgan")}  # fmt: skip
 
 
 def patch_nce_loss(vectors: Tensor, temperature: float) -> Tensor:
-    """Whether patches recognise their origins among an image's (equation 3): (2n, c, patches), origins last, to (n,)."""
+    """Cross-entropy of finding each patch's origin (equation 3); (2n, c, patches), origins behind, to (n,)."""
     with torch.autocast(vectors.device.type, enabled=False):  # cosines need single precision
-        unit = functional.normalize(vectors.to(torch.promote_types(vectors.dtype, torch.float32)), dim=1)
-        query, key = unit.chunk(2)
-        cosines = key.detach().transpose(1, 2) @ query
-        own = torch.arange(query.shape[2], device=query.device).expand(len(query), -1)
-        return functional.cross_entropy(cosines / temperature, own, reduction="none").mean(1)
+        query, key = functional.normalize(vectors.to(torch.promote_types(vectors.dtype, torch.float)), dim=1).chunk(2)
+        cosines = key.detach().transpose(1, 2) @ query / temperature
+        return (cosines.logsumexp(1) - cosines.diagonal(dim1=1, dim2=2)).mean(1)

@@ -489,3 +489,41 @@ def test_a_device_that_is_not_there_is_an_error_and_never_another_device():
         pick_device("cuda:7")
     with pytest.raises(UsageError, match="--device gpu: expected auto, cpu, cuda"):
         pick_device("gpu")
+
+
+def test_a_changed_number_of_pictures_is_said_when_a_training_goes_on(settings, data, tmp_path):
+    train("pix2pix", settings, tiny("pix2pix"), resume=None)
+    write_pairs(data / "train", 6, 70, 70)
+
+    again = run("i2i-train", "pix2pix", "--out", settings.out, "--resume", "--steps", 13)
+
+    assert again.returncode == 0, again.stderr
+    assert "note: 5 training pictures before, 6 now" in again.stderr
+
+
+def test_label_maps_train_a_pix2pix_too(settings, data_of, tmp_path):
+    train("pix2pix", replace(settings, steps=2, **data_of["pix2pixhd"]), tiny("pix2pix"), resume=None)
+
+    card = load_checkpoint(tmp_path / "run" / "last.pt").cards["G"]
+    assert card.generator.arguments["input_channels"] == 4 + 1
+    assert card.labels.instance_edges
+
+
+def test_cyclegan_refuses_label_maps(settings, data_of):
+    with pytest.raises(SourceError, match="DIR/trainA and DIR/trainB"):
+        train("cyclegan", replace(settings, **data_of["pix2pixhd"]), tiny("cyclegan"), resume=None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model_type", TINY)
+def test_compiled_networks_learn_what_plain_ones_do(settings, data_of, tmp_path, model_type):
+    its = replace(settings, size=(64, 64), flip=False, **data_of[model_type])
+    config = tiny(model_type, **({"dropout": 0.0} if model_type == "pix2pix" else {}))
+
+    plain = weights_after(its, model_type, config, 1, out=str(tmp_path / "plain"))
+    compiled = weights_after(its, model_type, config, 1, compile=True, out=str(tmp_path / "compiled"))
+
+    first = next(iter(plain))
+    for key, weight in plain[first].items():
+        # One step of Adam moves a weight by the learning rate, whatever the rounding of its gradient.
+        torch.testing.assert_close(compiled[first][key], weight, rtol=0, atol=2.1 * its.lr)

@@ -59,6 +59,12 @@ def evaluate(
     return figures
 
 
+def metric_names(kind: DataKind, *, has_features: bool) -> list[str]:
+    """What `evaluate` measures in a training: the one that picks the best by default comes first."""
+    perceptual = ["FID", "KID"] if has_features else []
+    return ["L1", "PSNR", "SSIM", *perceptual] if kind == "paired" else [*perceptual, "cycle_L1"]
+
+
 def evenly(dataset: Dataset, count: int | None) -> Iterator[Sample]:
     """`count` whole samples, evenly spaced over a dataset; None: all of them."""
     count = len(dataset) if count is None else min(count, len(dataset))

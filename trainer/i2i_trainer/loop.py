@@ -25,7 +25,7 @@ from i2i_trainer.data.batches import Order, samples, stack, steps_per_epoch
 from i2i_trainer.data.dataset import Data, open_data
 from i2i_trainer.data.transforms import Preprocess, Sample, load_size_for, to_image
 from i2i_trainer.distributed import World, join_world, local_device
-from i2i_trainer.evaluation import Directions, evaluate, evenly, inputs_of, translate_with
+from i2i_trainer.evaluation import Directions, evaluate, evenly, inputs_of, metric_names, translate_with
 from i2i_trainer.metrics import FeatureNetwork, is_better
 from i2i_trainer.models import build_model, model_type
 from i2i_trainer.models.base import Batch, Model, Stage, Task
@@ -103,6 +103,7 @@ class Training:
         self._labels = LabelSpec(count=run.label_nc, instance_edges=run.instances) if run.label_nc else None
         self._encoding = LabelEncoding(run.label_nc, run.instances).to(self._device) if run.label_nc else None
         self._features = FeatureNetwork(Path(run.features)) if run.features else None
+        self._best_by = _best_by(run, name, metric_names(kind.data, has_features=self._features is not None))
 
         torch.manual_seed(run.seed)
         task = Task(
@@ -120,6 +121,7 @@ class Training:
         self._losses: dict[str, float] = {}
         self._styles_of_step = -1
         self._best: float | None = None
+        self._pictures_before: int | None = None
 
     def start(self) -> None:
         """Begin a new training."""
@@ -141,7 +143,7 @@ class Training:
         try:
             self._enter(self._stages[state["stage"]])
             self._stepper.load_state_dict(state, checkpoint.networks, str(self.folder))
-            self.step, self._best = state["step"], state["best"]
+            self.step, self._best, self._pictures_before = state["step"], state["best"], state["pictures"]
             ranks = state["ranks"]
             # With more processes than before, the new ones begin with what the first ones had.
             mine = ranks[self._world.rank % len(ranks)]
@@ -332,18 +334,10 @@ class Training:
         figures = evaluate(directions, self._model.data, evenly(self._data.held_out, count), self._features)
         recorder.log(self.step, {**{f"val_{name}": value for name, value in figures.items()}, "pictures": count})
         recorder.say(f"step {self.step}: " + "  ".join(f"val_{name} {value:.4f}" for name, value in figures.items()))
-        metric = self._best_by(figures)
-        value = figures[metric]
-        if (self._best is None or is_better(metric, value, self._best)) and self._save("best.pt", recorder):
+        value = figures.get(self._best_by)  # FID of a single picture is none
+        is_best = value is not None and (self._best is None or is_better(self._best_by, value, self._best))
+        if is_best and self._save("best.pt", recorder):
             self._best = value
-
-    def _best_by(self, figures: dict[str, float]) -> str:
-        wanted = self._run.best_by
-        if wanted == "auto":
-            return next(name for name in ("L1", "FID", "cycle_L1") if name in figures)
-        if wanted not in figures:
-            raise UsageError(f"--best-by {wanted}: {self._name} has {', '.join(figures)} here")
-        return wanted
 
     def _save(self, name: str, recorder: Recorder, *, must: bool = False) -> bool:
         """Whether the checkpoint was written; with `must`, or at the second failure in a row, failing is an error."""
@@ -382,6 +376,7 @@ class Training:
             "step": self.step,
             "stage": self._stages.index(self._stage),
             "best": self._best,
+            "pictures": len(self._data.train),
             **self._stepper.state_dict(),
             "ranks": self._world.gather(mine),
         }
@@ -462,6 +457,12 @@ class Training:
             f"{len(self._data.train)} {what}, {measured}; steps {self.step} to {self._schedule.last_step}"
         )
 
+        if self._pictures_before not in (None, len(self._data.train)):
+            recorder.say(
+                f"note: {self._pictures_before} training pictures before, {len(self._data.train)} now: from here on "
+                "epochs and order are those of the new set"
+            )
+
     def _workers(self) -> int:
         if self._run.workers is not None:
             return self._run.workers
@@ -488,6 +489,16 @@ def pick_device(name: str) -> torch.device:
         found = ", ".join(kind for kind, present in has.items() if present)
         raise DeviceError(f"--device {name}: not available here; found {found}")
     return device
+
+
+def _best_by(run: RunConfig, name: str, available: list[str]) -> str:
+    if run.features and run.output_channels not in (1, 3):
+        raise UsageError(f"--features: expected 1 or 3 output channels, found {run.output_channels}")
+    if run.best_by == "auto":
+        return available[0]
+    if run.best_by not in available:
+        raise UsageError(f"--best-by {run.best_by}: {name} has {', '.join(available)} here")
+    return run.best_by
 
 
 def _image_spec(channels: int) -> ImageSpec:
