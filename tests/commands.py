@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import io
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +14,18 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parents[1]
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 
-MODULES = {"i2i-train": "i2i_trainer", "i2i-export": "i2i_export", "i2i-run": "i2i_runtime"}
+MODULES = {
+    "i2i-train": "i2i_trainer",
+    "i2i-eval": "i2i_trainer.eval_cli",
+    "i2i-export": "i2i_export",
+    "i2i-run": "i2i_runtime",
+}
+_ENTRY_POINTS = {
+    "i2i-train": "i2i_trainer.cli",
+    "i2i-eval": "i2i_trainer.eval_cli",
+    "i2i-export": "i2i_export.cli",
+    "i2i-run": "i2i_runtime.cli",
+}
 
 
 def command_line(program: str, *arguments: object) -> list[str]:
@@ -34,6 +49,24 @@ def run(program: str, *arguments: object, timeout: float = 300, **options) -> su
         stdin=subprocess.DEVNULL,
         **options,
     )
+
+
+def here(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """As `run`, with the program's entry point in this process: without the seconds that imports take."""
+    main = importlib.import_module(_ENTRY_POINTS[program]).main
+    line = [program, *map(str, arguments)]
+    said, complained = io.StringIO(), io.StringIO()
+    argv, on_sigterm = sys.argv, signal.getsignal(signal.SIGTERM)
+    sys.argv, code = line, 0
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained):
+            main()
+    except SystemExit as end:
+        code = end.code
+    finally:
+        sys.argv = argv
+        signal.signal(signal.SIGTERM, on_sigterm)
+    return subprocess.CompletedProcess(line, code, said.getvalue(), complained.getvalue())
 
 
 def start(program: str, *arguments: object) -> subprocess.Popen[str]:

@@ -69,7 +69,6 @@ class Model(base.Model[Config]):
         self.generators = nn.ModuleDict({"G": Generator(config.n_blocks, **arguments), "F": Projection(mlps)})
         self.discriminators = nn.ModuleDict({"D": PatchGAN(channels, config.ndf, norm="instance")})
         init_weights(nn.ModuleList([self.generators, self.discriminators]))
-        self.pools = {}
 
     def translate(self, batch: Batch) -> Images:
         """The input across, and an image of B, which G should leave as it is."""

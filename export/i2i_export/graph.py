@@ -31,7 +31,7 @@ def build_graph(generator: nn.Module, size: tuple[int, int], graph_io: GraphIo, 
         generator: a fixed function of one image (or label map), in evaluation mode.
         size: (height, width).
         graph_io: `float` takes and returns (1, c, h, w) float32 in the card's value range; `uint8` takes and returns
-            (1, h, w, 3) uint8 BGR. Label maps enter as `labels` (1, 1, h, w) int32, with `instances` of the same shape
+            (1, h, w, c) uint8, BGR or grey. Label maps enter as `labels` (1, 1, h, w) int32, with `instances` of the same shape
             and `style` (1,) int64 where the card has them; the result is that of a float graph.
         card: its value range, channels, labels and style.
 
@@ -40,6 +40,7 @@ def build_graph(generator: nn.Module, size: tuple[int, int], graph_io: GraphIo, 
 
     Raises:
         ModelError: the exporter does not keep what it was asked for.
+        UsageError: a uint8 graph of other than grey or colour pictures.
     """
     height, width = size
     module: nn.Module = generator
@@ -49,6 +50,11 @@ def build_graph(generator: nn.Module, size: tuple[int, int], graph_io: GraphIo, 
             raise UsageError("--io uint8: a label map enters as it is; expected --io float for this model")
         module, examples = _label_graph(generator, card, height, width)
     elif graph_io == "uint8":
+        for spec in (card.input, card.output):
+            if spec.channels not in (1, 3):
+                raise UsageError(
+                    f"--io uint8: expected grey or colour pictures, found {spec.channels} channels; use --io float"
+                )
         examples = {"image": torch.zeros(1, height, width, card.input.channels, dtype=torch.uint8)}
         module = _Uint8Graph(generator, card.input, card.output).eval()
     # The exporter reports its progress on stdout, by logging and by warnings that are of no use to a user.

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from i2i_runtime.card import Card, ParityRecord
+from i2i_runtime.card import Card, ImageSpec, ParityRecord
 from i2i_runtime.engines.base import Engine
 from i2i_runtime.errors import ModelError
 from i2i_runtime.image import tensor_to_image
@@ -41,15 +43,14 @@ def measure_parity(
     """
     assert card.export is not None
     worst, total, squares, count = 0.0, 0.0, 0.0, 0
-    for inputs in _inputs(card, examples):
+    for picture, others in _inputs(card, examples):
         with torch.no_grad():
-            wanted = generator(*inputs).numpy()
-        given = [tensor.numpy() for tensor in inputs]
+            wanted = generator(picture, **others).numpy()
+        # A style that is built in is no input of the engine.
+        given = [picture.numpy(), *(others[spec.name].numpy() for spec in engine.inputs[1:])]
         if card.export.graph_io == "uint8":
-            wanted = tensor_to_image(wanted[0], card.output)[None]
-            given = [tensor_to_image(given[0][0], card.input)[None]]
-        elif card.export.style is not None:
-            given = given[:-1]  # it is built in
+            wanted = _grey_levels(wanted, card.output)
+            given = [_grey_levels(given[0], card.input)]
         found = engine.run(*given)
         if not (np.isfinite(wanted).all() and np.isfinite(found).all()):
             raise ModelError(
@@ -71,21 +72,26 @@ def measure_parity(
     )
 
 
-def _inputs(card: Card, examples: Sequence[Example]) -> Iterator[list[Tensor]]:
-    """The generator's arguments for each example, at the model's size."""
+def _grey_levels(images: NDArray[Any], spec: ImageSpec) -> NDArray[Any]:
+    """(1, c, h, w) to what a uint8 graph takes and returns, (1, h, w, c)."""
+    return tensor_to_image(images[0], spec)[None, :, :, : spec.channels]
+
+
+def _inputs(card: Card, examples: Sequence[Example]) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+    """The generator's arguments for each example, at the model's size: the picture, and others by their names."""
     assert card.size.height is not None
     assert card.size.width is not None
     assert card.export is not None
     size = card.size.height, card.size.width
     for example in examples:
-        tensors = [_resized(example[name], size)[None] for name in ("input", "instances") if name in example]
+        tensors = {name: _resized(tensor, size)[None] for name, tensor in example.items()}
+        picture = tensors.pop("input")
         if card.labels is None or not card.labels.styles:
-            yield tensors
+            yield picture, tensors
             continue
         baked = card.export.style
         for style in range(card.labels.styles) if baked is None else [baked]:
-            # Without edges there is no instance map; the style comes third all the same.
-            yield [*tensors, *[tensors[0]] * (2 - len(tensors)), torch.tensor([style])]
+            yield picture, tensors | {"style": torch.tensor([style])}
 
 
 def _resized(tensor: Tensor, size: tuple[int, int]) -> Tensor:

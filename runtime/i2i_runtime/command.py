@@ -81,7 +81,10 @@ class StopRequest:
 
 @contextmanager
 def graceful_stop() -> Iterator[StopRequest]:
-    """Turn the first SIGINT or SIGTERM into a request; the second one interrupts at once.
+    """Turn SIGINT or SIGTERM into a request; a SIGINT after it interrupts at once.
+
+    SIGTERM may come more than once without anyone being impatient: a cluster signals every process, and a launcher
+    passes its own signal on.
 
     Outside the main thread, where Python delivers no signals, the request is simply never set.
     """
@@ -91,9 +94,10 @@ def graceful_stop() -> Iterator[StopRequest]:
         return
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        if request:
+        if not request:
+            request.set(number)
+        elif number == signal.SIGINT:
             raise KeyboardInterrupt
-        request.set(number)
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -42,6 +42,7 @@ def extended(tmp_path_factory):
         shutil.copytree(REPOSITORY / package, home / package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(EXAMPLE, home / "trainer" / "i2i_trainer" / "models")
     write_unpaired(home / "data", "train", 3, 4)
+    write_unpaired(home / "data", "test", 2, 2)
     path = os.pathsep.join(str(home / package) for package in ("runtime", "trainer", "export"))
 
     def run(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -82,11 +83,12 @@ def test_it_trains_resumes_and_is_exported(extended):
 
     for finished in (trained, resumed, exported):
         assert finished.returncode == 0, finished.stderr
-    lines = [json.loads(line) for line in (extended.home / "run" / "metrics.jsonl").read_text().splitlines()]
+    logged = (extended.home / "run" / "metrics.jsonl").read_text().splitlines()
+    lines = [line for line in map(json.loads, logged) if "lr" in line]  # not those of evaluations
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
     losses = {"G_GAN", "NCE", "NCE_Y", "D_fake", "D_real"}
     assert all(losses == line.keys() - {"step", "epoch", "lr", "images_per_s"} for line in lines)
-    # 16 patches a layer at least, not told apart yet: half the logarithm of their number, and less at the pixels.
+    # Half the cross-entropy of finding one of at most 256 patches, not told apart yet.
     assert 0.1 < lines[0]["NCE"] < np.log(256)
     assert (extended.home / "run" / "index.html").exists()
     assert "PyTorch" in exported.stdout + exported.stderr

@@ -253,3 +253,17 @@ def test_one_file_cannot_hold_halves_of_different_channels(tmp_path):
 
     with pytest.raises(SourceError, match=r"A\|B in one file have the same channels; use folders trainA and trainB"):
         opened(tmp_path, output_channels=1)
+
+
+@pytest.mark.parametrize(("channels", "dtype"), [(5, np.uint8), (9, np.uint16)])
+@pytest.mark.parametrize("side", [32, 80])
+def test_many_channels_are_resized_as_each_alone(tmp_path, channels, dtype, side):
+    plain = np.random.default_rng(0).integers(0, 256, (48, 64, channels)).astype(dtype)
+    write(tmp_path / "trainA" / "0.npy", plain)
+    write(tmp_path / "trainB" / "0.png", drawing(0, 48, 64))
+    preprocess = Preprocess(size=(side, side), load_size=(side, side), flip=False)
+
+    dataset = open_split(RunConfig(data=str(tmp_path), input_channels=channels), "paired", preprocess, ["train"])
+
+    planes = [preprocess.fixed({"input": plain[:, :, i : i + 1]})["input"] for i in range(channels)]
+    assert torch.equal(dataset.fixed(0)["input"], torch.cat(planes))

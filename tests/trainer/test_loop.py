@@ -510,7 +510,7 @@ def test_label_maps_train_a_pix2pix_too(settings, data_of, tmp_path):
 
 
 def test_cyclegan_refuses_label_maps(settings, data_of):
-    with pytest.raises(SourceError, match="DIR/trainA and DIR/trainB"):
+    with pytest.raises(UsageError, match="--label-nc: cyclegan translates pictures"):
         train("cyclegan", replace(settings, **data_of["pix2pixhd"]), tiny("cyclegan"), resume=None)
 
 

@@ -74,9 +74,10 @@ def i2i_train() -> None:
 @i2i_train.command("check-data", short_help="Look for what is wrong with a folder of training pictures.")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--label-nc", type=click.IntRange(min=0), default=0, help="Classes of the label maps: checks their ids.")
+@click.option("--channels", type=(int, int), default=(3, 3), show_default=True, help="Of the pictures of A and of B.")
 @click.option("--unpaired", is_flag=True, help="A and B are two sets without pairs (CycleGAN).")
 @command.debug_option
-def check_data(folder: Path, label_nc: int, unpaired: bool, debug: bool) -> None:
+def check_data(folder: Path, label_nc: int, channels: tuple[int, int], unpaired: bool, debug: bool) -> None:
     """Read every picture of DIR: counts, sizes, broken files, missing partners, labels, copies in train and test.
 
     Ends with 0 if nothing is wrong, and with 3 if something is.
@@ -84,7 +85,7 @@ def check_data(folder: Path, label_nc: int, unpaired: bool, debug: bool) -> None
     _require_torch()
     from i2i_trainer.data_report import show_data
 
-    show_data(folder, label_nc=label_nc, unpaired=unpaired)
+    show_data(folder, label_nc=label_nc, channels=channels, unpaired=unpaired)
 
 
 def _train(ctx: click.Context, name: str, model_config: type[ModelConfig], values: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ _SHOWN = 20
 """Problems that are printed in full."""
 
 
-def show_data(folder: Path, *, label_nc: int, unpaired: bool) -> None:
+def show_data(folder: Path, *, label_nc: int, channels: tuple[int, int], unpaired: bool) -> None:
     """Check a data folder and print what is in it.
 
     Raises:
@@ -25,7 +25,9 @@ def show_data(folder: Path, *, label_nc: int, unpaired: bool) -> None:
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("reading", total=count_pictures(folder))
-        report = check_data(folder, label_nc=label_nc, unpaired=unpaired, on_picture=lambda: progress.advance(task))
+        report = check_data(
+            folder, label_nc=label_nc, channels=channels, unpaired=unpaired, on_picture=lambda: progress.advance(task)
+        )
     Console().print(_table(folder, report))
     problems = report.all_problems
     for problem in problems[:_SHOWN]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,9 +13,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
-from i2i_runtime.errors import DeviceError, reason
+from i2i_runtime.errors import DeviceError
 
 _PATIENCE = timedelta(minutes=30)
 """How long processes wait for one that still lives: the first one may evaluate meanwhile."""
@@ -63,8 +65,11 @@ class World:
         if self.size == 1 or not any(parameter.requires_grad for parameter in network.parameters()):
             return network
         devices = [device] if device.type == "cuda" else None
-        # Without broadcast_buffers each process keeps its batch norms' averages; the first one's are saved.
-        return DistributedDataParallel(network, device_ids=devices, broadcast_buffers=False)
+        with warnings.catch_warnings():
+            # Its successor is not in every torch that is supported.
+            warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
+            # Each process keeps its batch norms' averages; the first one's are saved.
+            return DistributedDataParallel(network, device_ids=devices, broadcast_buffers=False)
 
 
 def unwrap(network: nn.Module) -> nn.Module:
@@ -84,14 +89,19 @@ def join_world(device: torch.device) -> Iterator[World]:
         yield World()
         return
     try:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
-        yield World(rank=dist.get_rank(), size=size, _control=dist.new_group(backend="gloo", timeout=_PATIENCE))
+        store, rank, size = next(rendezvous("env://", timeout=_PATIENCE))
+        # torchrun keeps its store when it restarts the processes: addresses of those that are gone are still in it.
+        restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store = dist.PrefixStore(f"restart{restart}", store)  # type: ignore[attr-defined]
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_PATIENCE)
+        yield World(rank=rank, size=size, _control=dist.new_group(backend="gloo", timeout=_PATIENCE))
     except RuntimeError as error:
         # NCCL has a class of its own; gloo says where in its sources the connection broke.
-        if isinstance(error, dist.DistError) or "gloo" in str(error):
+        if isinstance(error, dist.DistError) or "gloo" in str(error).lower():
             raise DeviceError(
-                f"another process of this training is gone ({reason(error)}); torchrun --max-restarts N with --resume "
-                "goes on from the last checkpoint by itself"
+                "another process of this training is gone, as torchrun will say; with torchrun --max-restarts N and "
+                "--resume the job goes on from the last checkpoint by itself"
             ) from error
         raise
     finally:

@@ -29,7 +29,7 @@ _UNITS = {"L1": "of [-1, 1]", "PSNR": "dB", "cycle_L1": "of [-1, 1]"}
 @click.option("--pictures", type=click.IntRange(min=1), help="How many, evenly spaced; by default all.")
 @click.option("--size", type=SIZE, help="Image size, N or HEIGHTxWIDTH; by default the training's or the engine's.")
 @click.option("--direction", type=click.Choice(["AtoB", "BtoA"]), help="Of a CycleGAN checkpoint, which generator.")
-@click.option("--style", type=click.IntRange(min=0), default=0, show_default=True, help="Of a model with styles.")
+@click.option("--style", type=click.IntRange(min=0), help="Of a model with styles, which one; by default the first.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures here, too.")
 @command.debug_option
 @click.version_option(__version__, prog_name="i2i-eval")
@@ -41,7 +41,7 @@ def i2i_eval(
     pictures: int | None,
     size: tuple[int, int] | None,
     direction: Direction | None,
-    style: int,
+    style: int | None,
     json_path: Path | None,
     debug: bool,
 ) -> None:
@@ -66,7 +66,7 @@ def i2i_eval(
 
     network = FeatureNetwork(features) if features else None
     card, kind, directions = _open(model, direction, style)
-    size = size or _size_of(card, model)
+    size = _size_of(card, model, size)
     run = RunConfig(
         data=str(data),
         size=size,
@@ -92,6 +92,8 @@ def i2i_eval(
         "features": network.description if network else None,
     }
     _show(result, figures)
+    if network is not None and "FID" not in figures:
+        click.echo(f"FID and KID: not measured. They need two pictures or more, found {count}.", err=True)
     if network is None:
         click.echo(f"FID and KID: not measured. {FeatureNetwork.HOW_TO_GET}", err=True)
     if json_path is not None:
@@ -102,7 +104,7 @@ def i2i_eval(
             raise SinkError(f"{json_path}: cannot be written ({error.strerror})") from error
 
 
-def _open(path: Path, direction: Direction | None, style: int) -> tuple[Card, DataKind, Directions]:
+def _open(path: Path, direction: Direction | None, style: int | None) -> tuple[Card, DataKind, Directions]:
     """What a file translates, what kind of data it was trained on, and the functions it holds."""
     from i2i_trainer.models import model_names, model_type
 
@@ -110,12 +112,15 @@ def _open(path: Path, direction: Direction | None, style: int) -> tuple[Card, Da
     if card.model_type not in model_names():
         raise ModelError(f"{path}: expected a model of {', '.join(model_names())}, found {card.model_type}")
     styles = card.labels.styles if card.labels else 0
-    if style and style >= styles:
+    if style is not None and style >= styles:
         raise UsageError(f"--style {style}: this model has {f'styles 0 to {styles - 1}' if styles else 'no styles'}")
+    built_in = card.export.style if card.export else None
+    if built_in is not None and style not in (None, built_in):
+        raise UsageError(f"--style {style}: {path} was exported with --style {built_in}")
     return card, model_type(card.model_type).data, directions
 
 
-def _checkpoint(path: Path, direction: Direction | None, style: int) -> tuple[Card, Directions]:
+def _checkpoint(path: Path, direction: Direction | None, style: int | None) -> tuple[Card, Directions]:
     import torch
 
     from i2i_trainer.checkpoint import load_checkpoint
@@ -123,16 +128,16 @@ def _checkpoint(path: Path, direction: Direction | None, style: int) -> tuple[Ca
     from i2i_trainer.trained import load_trained
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    there = load_trained(path, direction=direction)
-    directions = Directions(there=translate_with(there.generator.to(device), device, style))
+    there, chosen = load_trained(path, direction=direction), style or 0
+    directions = Directions(there=translate_with(there.generator.to(device), device, chosen))
     others = [card.direction for card in load_checkpoint(path).cards.values() if card.direction != there.card.direction]
     if others:
         back = load_trained(path, direction=others[0])
-        directions = Directions(there=directions.there, back=translate_with(back.generator.to(device), device, style))
+        directions = Directions(there=directions.there, back=translate_with(back.generator.to(device), device, chosen))
     return there.card, directions
 
 
-def _engine(path: Path, direction: Direction | None, style: int) -> tuple[Card, Directions]:
+def _engine(path: Path, direction: Direction | None, style: int | None) -> tuple[Card, Directions]:
     import torch
 
     from i2i_runtime.engines.open import open_engine
@@ -145,23 +150,33 @@ def _engine(path: Path, direction: Direction | None, style: int) -> tuple[Card, 
         raise ModelError(f"{path}: it carries no card, so what it was trained on is unknown; evaluate the checkpoint")
     if direction not in (None, card.direction):
         raise UsageError(f"--direction {direction}: {path} translates {card.direction}; export the other direction")
-    if card.input.channels not in (1, 3) and engine.inputs[0].dtype == "uint8":
-        raise ModelError(f"{path}: expected 1 or 3 channels, found {card.input.channels}")
+    channels = card.input.channels
+    if channels not in (1, 3) and engine.inputs[0].dtype == "uint8":
+        raise ModelError(f"{path}: expected 1 or 3 channels, found {channels}")
 
     def translate(batch: dict[str, torch.Tensor]) -> torch.Tensor:
         if engine.inputs[0].dtype == "uint8":
-            return to_tensor(engine.run(to_image(batch["input"][0])[None])[0])[None]
+            return to_tensor(engine.run(to_image(batch["input"][0])[None, :, :, :channels])[0])[None]
         given: list[Any] = [tensor.numpy() for tensor in inputs_of(batch, torch.device("cpu"))]
         if engine.inputs[-1].name == "style":
-            given.append(torch.tensor([style]).numpy())
+            given.append(torch.tensor([style or 0]).numpy())
         return torch.from_numpy(engine.run(*given))
 
     return card, Directions(there=translate)
 
 
-def _size_of(card: Card, path: Path) -> tuple[int, int]:
-    if card.size.height and card.size.width:
-        return card.size.height, card.size.width
+def _size_of(card: Card, path: Path, wanted: tuple[int, int] | None) -> tuple[int, int]:
+    rule = card.size
+    if rule.height and rule.width:
+        if wanted not in (None, (rule.height, rule.width)):
+            raise UsageError(f"--size: {path} takes {rule.height}x{rule.width} only; leave the flag out")
+        return rule.height, rule.width
+    if wanted is not None and any(side % rule.multiple_of or side < rule.minimum for side in wanted):
+        raise UsageError(
+            f"--size {wanted[0]}x{wanted[1]}: {path} takes multiples of {rule.multiple_of} from {rule.minimum} on"
+        )
+    if wanted is not None:
+        return wanted
     if card.training is None:
         raise UsageError(f"{path}: its card names no size; give --size")
     return card.training.size

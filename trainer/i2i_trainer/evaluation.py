@@ -59,10 +59,10 @@ def evaluate(
     return figures
 
 
-def metric_names(kind: DataKind, *, has_features: bool) -> list[str]:
+def metric_names(kind: DataKind, *, both_ways: bool, has_features: bool) -> list[str]:
     """What `evaluate` measures in a training: the one that picks the best by default comes first."""
-    perceptual = ["FID", "KID"] if has_features else []
-    return ["L1", "PSNR", "SSIM", *perceptual] if kind == "paired" else [*perceptual, "cycle_L1"]
+    paired = ["L1", "PSNR", "SSIM"] if kind == "paired" else []
+    return paired + (["FID", "KID"] if has_features else []) + (["cycle_L1"] if both_ways else [])
 
 
 def evenly(dataset: Dataset, count: int | None) -> Iterator[Sample]:

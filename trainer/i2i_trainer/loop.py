@@ -96,6 +96,8 @@ class Training:
         self._world = world or World()
         self._device = device or pick_device(run.device)
         kind = model_type(name)
+        if run.label_nc and kind.data == "unpaired":
+            raise UsageError(f"--label-nc: {name} translates pictures; for label maps use pix2pixhd or pix2pix")
         self._load_size = run.load_size or (load_size_for(run.size) if kind.random_crop else run.size)
         self._all_data = open_data(run, kind.data, self._preprocess(1))
         self._epoch_steps = steps_per_epoch(len(self._all_data.train), run.batch * run.accumulate * self._world.size)
@@ -103,7 +105,6 @@ class Training:
         self._labels = LabelSpec(count=run.label_nc, instance_edges=run.instances) if run.label_nc else None
         self._encoding = LabelEncoding(run.label_nc, run.instances).to(self._device) if run.label_nc else None
         self._features = FeatureNetwork(Path(run.features)) if run.features else None
-        self._best_by = _best_by(run, name, metric_names(kind.data, has_features=self._features is not None))
 
         torch.manual_seed(run.seed)
         task = Task(
@@ -113,6 +114,9 @@ class Training:
             has_labels=self._encoding is not None,
         )
         self._model: Model[Any] = build_model(name, config, task)
+        both_ways = len(self._model.translators) > 1
+        available = metric_names(kind.data, both_ways=both_ways, has_features=self._features is not None)
+        self._best_by = _best_by(run, name, available)
         self._stages = self._model.stages()
         self._stage_steps = self._schedule.split([stage.share for stage in self._stages])
         self.step = 0
@@ -326,7 +330,7 @@ class Training:
 
     def _evaluate(self, recorder: Recorder) -> None:
         """Measure on held-out pictures; the best so far becomes best.pt."""
-        if self._data.held_out is None or not self._world.is_first:
+        if self._data.held_out is None or self._best_by is None or not self._world.is_first:
             return
         translates = [translate_with(generator, self._device) for generator in self._translators()]
         directions = Directions(there=translates[0], back=translates[1] if len(translates) > 1 else None)
@@ -449,6 +453,8 @@ class Training:
         count = sum(p.numel() for p in self._stepper.networks()[name].parameters()) / 1e6
         held_out = self._data.held_out
         measured = f"{len(held_out)} held out" if held_out else "no val/ or test/: no best.pt"
+        if held_out and self._best_by is None:
+            measured += ", no metric without --features: no best.pt"
         where = str(self._device) if self._world.size == 1 else f"{self._world.size} x {self._device.type}"
         what = "pairs" if self._model.data == "paired" else "pictures of the larger domain"
         precision = str(self._stepper.precision).removeprefix("torch.")
@@ -491,13 +497,14 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def _best_by(run: RunConfig, name: str, available: list[str]) -> str:
+def _best_by(run: RunConfig, name: str, available: list[str]) -> str | None:
+    """The metric that picks best.pt; None where nothing can be measured."""
     if run.features and run.output_channels not in (1, 3):
         raise UsageError(f"--features: expected 1 or 3 output channels, found {run.output_channels}")
     if run.best_by == "auto":
-        return available[0]
+        return available[0] if available else None
     if run.best_by not in available:
-        raise UsageError(f"--best-by {run.best_by}: {name} has {', '.join(available)} here")
+        raise UsageError(f"--best-by {run.best_by}: {name} has {', '.join(available) or 'none'} here")
     return run.best_by
 
 

@@ -52,10 +52,13 @@ def cluster_styles(encoder: nn.Module, batches: Iterable[Batch], styles: int) ->
 
 
 def _centres(codes: np.ndarray, count: int) -> np.ndarray:
-    clusters = min(count, len(np.unique(codes, axis=0)))
-    # OpenCV's k-means draws from its own generator: seeded, the same codes give the same styles.
-    cv2.setRNGSeed(0)
-    criteria = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 100, 1e-4)
-    _, members, centres = cv2.kmeans(codes, clusters, None, criteria, _TRIES, cv2.KMEANS_PP_CENTERS)  # type: ignore[call-overload]
-    largest_first = np.argsort(-np.bincount(members[:, 0], minlength=clusters), kind="stable")
+    centres, sizes = np.unique(codes, axis=0, return_counts=True)
+    # OpenCV takes a single code for a row of one-dimensional ones: few codes are their own clusters.
+    if len(centres) > count:
+        # Its k-means draws from its own generator: seeded, the same codes give the same styles.
+        cv2.setRNGSeed(0)
+        criteria = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 100, 1e-4)
+        _, members, centres = cv2.kmeans(codes, count, None, criteria, _TRIES, cv2.KMEANS_PP_CENTERS)  # type: ignore[call-overload]
+        sizes = np.bincount(members[:, 0], minlength=count)
+    largest_first = np.argsort(-sizes, kind="stable")
     return np.asarray(centres[np.resize(largest_first, count)])

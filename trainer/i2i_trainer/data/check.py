@@ -57,13 +57,19 @@ class _Picture:
 
 
 def check_data(
-    root: Path, *, label_nc: int = 0, unpaired: bool = False, on_picture: Callable[[], None] = lambda: None
+    root: Path,
+    *,
+    label_nc: int = 0,
+    channels: tuple[int, int] = (3, 3),
+    unpaired: bool = False,
+    on_picture: Callable[[], None] = lambda: None,
 ) -> Report:
     """Read every picture of a data folder and compare the folders.
 
     Args:
         root: a folder in any of the layouts that a training takes.
         label_nc: classes of label maps; 0 takes their ids as they come.
+        channels: of the pictures of A and of B.
         unpaired: whether A and B are two sets without pairs, so that their names and sizes may differ.
         on_picture: called after each picture, from any thread.
 
@@ -84,7 +90,7 @@ def check_data(
         for name, folder in folders.items():
 
             def read(path: Path, name: str = name) -> _Picture:
-                picture = _read(path, name, label_nc)
+                picture = _read(path, name, label_nc, channels)
                 on_picture()
                 return picture
 
@@ -122,7 +128,7 @@ def _layout(folders: dict[str, Path], unpaired: bool) -> str:
     return "unpaired folders" if unpaired else "paired folders"
 
 
-def _read(path: Path, part: str, label_nc: int) -> _Picture:
+def _read(path: Path, part: str, label_nc: int, channels: tuple[int, int]) -> _Picture:
     digest = ""
     try:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -132,7 +138,9 @@ def _read(path: Path, part: str, label_nc: int) -> _Picture:
             raster = read_labels(path, label_nc) if label_nc else read_ids(path)
             ids = frozenset(np.unique(raster).tolist())
         else:
-            raster = read_ids(path) if part.endswith("_inst") else read_raster(path, 3)
+            raster = (
+                read_ids(path) if part.endswith("_inst") else read_raster(path, channels[part.endswith(("B", "_img"))])
+            )
     except (OSError, SourceError) as error:
         return _Picture(digest, None, problem=str(error))
     height, width = raster.shape[:2]

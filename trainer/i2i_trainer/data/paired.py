@@ -158,6 +158,8 @@ def _require_folder(root: Path, layouts: str) -> None:
 def match(folder_a: Path, folder_b: Path) -> list[Pair]:
     """Pairs of equal names; an ending that all names of a folder share (`_labelIds`, `_A`) does not count."""
     names_a, names_b = _by_name(folder_a), _by_name(folder_b)
+    if len(names_a) == len(names_b) == 1:
+        return [Pair(a=a, b=b) for a, b in zip(names_a.values(), names_b.values(), strict=True)]
     if names_a.keys() != names_b.keys():
         names_a, names_b = without_common_ending(names_a), without_common_ending(names_b)
     alone = sorted(names_a.keys() ^ names_b.keys())

@@ -68,8 +68,12 @@ def _resize(raster: Raster, size: Size) -> Raster:
     method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
     if raster.dtype == np.int32:
         method = cv2.INTER_NEAREST
-    # OpenCV drops an axis of length one.
-    return np.asarray(cv2.resize(raster, (width, height), interpolation=method)).reshape(height, width, -1)
+    # OpenCV resizes up to four channels at once, and drops an axis of length one.
+    parts = [
+        cv2.resize(raster[:, :, first : first + 4], (width, height), interpolation=method).reshape(height, width, -1)
+        for first in range(0, raster.shape[2], 4)
+    ]
+    return np.concatenate(parts, axis=2) if len(parts) > 1 else parts[0]
 
 
 def to_tensor(raster: Raster) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar, Generic, Literal, TypeVar
 
 from torch import Tensor, nn
@@ -76,7 +77,7 @@ class Model(ABC, Generic[ConfigT]):
     discriminators: nn.ModuleDict
     translators: dict[str, Architecture]
     """The generators that turn an input into an output: first that of the run's direction, then the one back."""
-    pools: Mapping[str, ImagePool]
+    pools: Mapping[str, ImagePool] = MappingProxyType({})
     """State of the discriminators' memory."""
     style_codes: Tensor | None = None
     """(styles, classes, features): what stands in for a feature encoder when there is no image to encode."""

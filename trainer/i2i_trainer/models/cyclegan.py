@@ -47,8 +47,6 @@ class Model(base.Model[Config]):
 
     def __init__(self, config: Config, task: Task) -> None:
         """See `base.Model`."""
-        if task.has_labels:
-            raise UsageError("--label-nc: cyclegan translates pictures; for label maps use pix2pixhd or pix2pix")
         a, b = task.input_channels, task.output_channels
         if config.lambda_identity and a != b:
             raise UsageError(

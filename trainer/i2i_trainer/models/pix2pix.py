@@ -62,7 +62,6 @@ class Model(base.Model[Config]):
         channels = task.input_channels + task.output_channels
         self.discriminators = nn.ModuleDict({"D": PatchGAN(channels, config.ndf, config.n_layers, config.norm)})
         init_weights(self.discriminators)
-        self.pools = {}
 
     def translate(self, batch: Batch) -> Images:
         """See `base.Model`."""

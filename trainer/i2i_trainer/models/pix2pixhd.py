@@ -103,7 +103,6 @@ class Model(base.Model[Config]):
             {"D": MultiscalePatchGAN(channels, config.ndf, config.n_layers, config.num_D, config.norm)}
         )
         init_weights(self.discriminators)
-        self.pools = {}
         # No network of ours: it is never trained and never saved.
         self._vgg = load_vgg19(Path(config.vgg)) if config.vgg else None
 
