@@ -31,8 +31,8 @@ def build_graph(generator: nn.Module, size: tuple[int, int], graph_io: GraphIo, 
         generator: a fixed function of one image (or label map), in evaluation mode.
         size: (height, width).
         graph_io: `float` takes and returns (1, c, h, w) float32 in the card's value range; `uint8` takes and returns
-            (1, h, w, c) uint8, BGR or grey. Label maps enter as `labels` (1, 1, h, w) int32, with `instances` of the same shape
-            and `style` (1,) int64 where the card has them; the result is that of a float graph.
+            (1, h, w, c) uint8, BGR or grey. Label maps enter as `labels` (1, 1, h, w) int32, with `instances` of the
+            same shape and `style` (1,) int64 where the card has them; the result is that of a float graph.
         card: its value range, channels, labels and style.
 
     Returns:

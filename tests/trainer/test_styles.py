@@ -131,6 +131,15 @@ def test_the_same_input_gives_the_same_codes_whatever_was_drawn_before():
     assert torch.equal(once, cluster_styles(encoder, batches, 4))
 
 
+def test_codes_of_an_encoder_that_diverged_are_no_numbers():
+    encoder = Known({i: [float("nan") if i == 3 else float(i)] for i in range(8)})
+
+    table = cluster_styles(encoder, [rows((i % 2, i, 10)) for i in range(8)], 2)
+
+    assert table[:, 1].isnan().all()
+    assert table[:, 0].isfinite().all()
+
+
 # in the generator
 
 

@@ -28,7 +28,7 @@ def cluster_styles(encoder: nn.Module, batches: Iterable[Batch], styles: int) ->
 
     Returns:
         (styles, classes, features) float32, class by class from the largest cluster to the smallest. A class of fewer
-        objects repeats them; one that no image shows has zeros.
+        objects repeats them; one that no image shows has zeros. Codes that are not finite make NaN of their class.
     """
     codes: dict[int, list[np.ndarray]] = {}
     classes, features = 0, 0
@@ -52,6 +52,8 @@ def cluster_styles(encoder: nn.Module, batches: Iterable[Batch], styles: int) ->
 
 
 def _centres(codes: np.ndarray, count: int) -> np.ndarray:
+    if not np.isfinite(codes).all():  # a training that diverged, which its checkpoint will tell
+        return np.full((count, codes.shape[1]), np.nan, np.float32)
     centres, sizes = np.unique(codes, axis=0, return_counts=True)
     # OpenCV takes a single code for a row of one-dimensional ones: few codes are their own clusters.
     if len(centres) > count:
