@@ -22,7 +22,7 @@ from i2i_runtime.card import Card
 from i2i_trainer.config import RunConfig
 from i2i_trainer.data.dataset import Dataset, open_split
 from i2i_trainer.data.transforms import Preprocess, Sample, to_image, to_tensor
-from i2i_trainer.evaluation import Directions, Translate, evaluate, evenly, translate_with
+from i2i_trainer.evaluation import Directions, Translate, evaluate, translate_with
 from i2i_trainer.networks.build import new_generator
 from i2i_trainer.networks.inference import as_used
 from i2i_trainer.trained import load_trained
@@ -57,7 +57,7 @@ def main() -> None:
         "mean of the training targets": lambda batch: mean.expand_as(batch["target"]),
     }
     figures = {
-        name: evaluate(Directions(there=translate), "paired", evenly(held_out, None))
+        name: evaluate(Directions(there=translate), "paired", held_out.evenly())[0]
         for name, translate in candidates.items()
     }
     table = Table(title=f"{card.name} on {len(held_out)} pictures of {arguments.data.name}/{arguments.split}")

@@ -272,7 +272,8 @@ def test_the_two_directions_differ(cyclegan):
 def test_an_engine_of_a_cyclegan_knows_one_direction_and_no_cycle(cyclegan, features):
     engine = exported(cyclegan, "BtoA.onnx", "--direction", "BtoA")
 
-    assert "cycle_L1" not in evaluated(engine)
+    code, line = refused(engine, "--data", data_of(cyclegan))
+    assert (code, "nothing to measure without pairs and a way back; give --features" in line) == (2, True)
     its, checkpoints = (
         evaluated(engine, "--features", features),
         evaluated(cyclegan, "--direction", "BtoA", "--features", features),

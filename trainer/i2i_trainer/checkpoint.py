@@ -91,7 +91,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         payload = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ModelError(f"{path}: expected tensors and JSON only, found something else ({reason(error)})") from error
+        raise ModelError(
+            f"{path}: expected tensors and JSON only, found something else, which is not loaded: it could run code"
+        ) from error
     except Exception as error:  # zip, pickle and torch each have their own
         raise ModelError(f"{path}: not a whole checkpoint ({reason(error)}); use another one of the run") from error
     if not isinstance(payload, Mapping) or "format" not in payload:

@@ -30,6 +30,7 @@ _UNITS = {"L1": "of [-1, 1]", "PSNR": "dB", "cycle_L1": "of [-1, 1]"}
 @click.option("--size", type=SIZE, help="Image size, N or HEIGHTxWIDTH; by default the training's or the engine's.")
 @click.option("--direction", type=click.Choice(["AtoB", "BtoA"]), help="Of a CycleGAN checkpoint, which generator.")
 @click.option("--style", type=click.IntRange(min=0), help="Of a model with styles, which one; by default the first.")
+@click.option("--skip-unreadable", is_flag=True, help="Leave broken pictures out instead of ending.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures here, too.")
 @command.debug_option
 @click.version_option(__version__, prog_name="i2i-eval")
@@ -42,6 +43,7 @@ def i2i_eval(
     size: tuple[int, int] | None,
     direction: Direction | None,
     style: int | None,
+    skip_unreadable: bool,
     json_path: Path | None,
     debug: bool,
 ) -> None:
@@ -61,7 +63,7 @@ def i2i_eval(
         raise ModelError(f"evaluating needs {error.name}; pip install 'i2i[train]'") from error
     from i2i_trainer.data.dataset import open_split
     from i2i_trainer.data.transforms import Preprocess
-    from i2i_trainer.evaluation import evaluate, evenly
+    from i2i_trainer.evaluation import evaluate
     from i2i_trainer.metrics import FeatureNetwork
 
     network = FeatureNetwork(features) if features else None
@@ -75,13 +77,15 @@ def i2i_eval(
         output_channels=card.output.channels,
         label_nc=card.labels.count if card.labels else 0,
         instances=bool(card.labels and card.labels.instance_edges),
+        skip_unreadable=skip_unreadable,
     )
     preprocess = Preprocess(size=size, load_size=size, flip=False)
     dataset = open_split(run, kind, preprocess, (split,) if split else ("test", "val"))
     if dataset is None:
         raise SourceError(f"{data}: expected pictures of {split or 'test or val'}, found none; choose with --split")
-    count = min(pictures or len(dataset), len(dataset))
-    figures = evaluate(directions, kind, evenly(dataset, count), network)
+    figures, count = evaluate(directions, kind, dataset.evenly(pictures), network)
+    if not figures and network is None:
+        raise UsageError(f"{model}: nothing to measure without pairs and a way back; give --features FILE")
     result = {
         "model": model.name,
         "data": data.resolve().name,
@@ -123,18 +127,14 @@ def _open(path: Path, direction: Direction | None, style: int | None) -> tuple[C
 def _checkpoint(path: Path, direction: Direction | None, style: int | None) -> tuple[Card, Directions]:
     import torch
 
-    from i2i_trainer.checkpoint import load_checkpoint
     from i2i_trainer.evaluation import Directions, translate_with
-    from i2i_trainer.trained import load_trained
+    from i2i_trainer.trained import load_directions, load_trained
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    there, chosen = load_trained(path, direction=direction), style or 0
-    directions = Directions(there=translate_with(there.generator.to(device), device, chosen))
-    others = [card.direction for card in load_checkpoint(path).cards.values() if card.direction != there.card.direction]
-    if others:
-        back = load_trained(path, direction=others[0])
-        directions = Directions(there=directions.there, back=translate_with(back.generator.to(device), device, chosen))
-    return there.card, directions
+    there = load_trained(path, direction=direction)
+    back = [each for each in load_directions(path).values() if each.card.direction != there.card.direction]
+    functions = [translate_with(each.generator.to(device), device, style or 0) for each in (there, *back)]
+    return there.card, Directions(there=functions[0], back=functions[1] if back else None)
 
 
 def _engine(path: Path, direction: Direction | None, style: int | None) -> tuple[Card, Directions]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from i2i_trainer.data.batches import stack
-from i2i_trainer.data.dataset import DataKind, Dataset
+from i2i_trainer.data.dataset import DataKind
 from i2i_trainer.data.transforms import Sample
 from i2i_trainer.metrics import FeatureNetwork, PairedMetrics, PerceptualMetrics
 
@@ -29,47 +29,51 @@ class Directions:
 
 def evaluate(
     directions: Directions, kind: DataKind, samples: Iterable[Sample], features: FeatureNetwork | None = None
-) -> dict[str, float]:
+) -> tuple[dict[str, float], int]:
     """Measure on every sample.
 
+    Args:
+        directions: the functions.
+        kind: whether outputs have targets of their own.
+        samples: of unpaired data, `input` or `target` may be missing where one domain has fewer pictures.
+        features: for FID and KID.
+
     Returns:
-        Of pairs `L1` (units of [-1, 1]), `PSNR` (dB) and `SSIM`; where there is a way back `cycle_L1`, the mean
-        absolute error of an input that was translated there and back; with a feature network `FID` and `KID` of the
-        outputs against the targets.
+        The figures, and how many inputs were translated. Of pairs `L1` (units of [-1, 1]), `PSNR` (dB) and `SSIM`; with
+        a feature network `FID` and `KID` of the outputs against the targets; where there is a way back `cycle_L1`, the
+        mean absolute error of an input that was translated there and back.
     """
     paired = PairedMetrics() if kind == "paired" else None
     perceptual = PerceptualMetrics(features) if features is not None else None
     cycles: list[float] = []
+    count = 0
     for sample in samples:
         batch = stack([sample])
+        if perceptual is not None and "target" in batch:
+            perceptual.update(batch["target"], real=True)
+        if "input" not in batch:
+            continue
+        count += 1
         output = directions.there(batch).float().cpu()
         if paired is not None:
             paired.update(output, batch["target"])
         if perceptual is not None:
             perceptual.update(output, real=False)
-            perceptual.update(batch["target"], real=True)
         if directions.back is not None:
             again = directions.back({"input": output}).float().cpu()
             cycles.append((again - batch["input"]).abs().mean().item())
     figures = paired.compute() if paired is not None else {}
-    if cycles:
-        figures["cycle_L1"] = sum(cycles) / len(cycles)
     if perceptual is not None:
         figures |= perceptual.compute()
-    return figures
+    if cycles:
+        figures["cycle_L1"] = sum(cycles) / len(cycles)
+    return figures, count
 
 
 def metric_names(kind: DataKind, *, both_ways: bool, has_features: bool) -> list[str]:
     """What `evaluate` measures in a training: the one that picks the best by default comes first."""
     paired = ["L1", "PSNR", "SSIM"] if kind == "paired" else []
     return paired + (["FID", "KID"] if has_features else []) + (["cycle_L1"] if both_ways else [])
-
-
-def evenly(dataset: Dataset, count: int | None) -> Iterator[Sample]:
-    """`count` whole samples, evenly spaced over a dataset; None: all of them."""
-    count = len(dataset) if count is None else min(count, len(dataset))
-    for number in range(count):
-        yield dataset.fixed(number * len(dataset) // count)
 
 
 def translate_with(generator: torch.nn.Module, device: torch.device, style: int = 0) -> Translate:

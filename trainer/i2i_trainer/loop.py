@@ -25,7 +25,7 @@ from i2i_trainer.data.batches import Order, samples, stack, steps_per_epoch
 from i2i_trainer.data.dataset import Data, open_data
 from i2i_trainer.data.transforms import Preprocess, Sample, load_size_for, to_image
 from i2i_trainer.distributed import World, join_world, local_device
-from i2i_trainer.evaluation import Directions, evaluate, evenly, inputs_of, metric_names, translate_with
+from i2i_trainer.evaluation import Directions, evaluate, inputs_of, metric_names, translate_with
 from i2i_trainer.metrics import FeatureNetwork, is_better
 from i2i_trainer.models import build_model, model_type
 from i2i_trainer.models.base import Batch, Model, Stage, Task
@@ -171,7 +171,8 @@ class Training:
         )
         self._best = None
         # Samples and the exporter's proof use pictures the generator has not been fitted to, where there are any.
-        self._samples = list(evenly(self._data.held_out or self._data.train, _SAMPLES))
+        whole = (self._data.held_out or self._data.train).evenly(_SAMPLES)
+        self._samples = [sample for sample in whole if {"input", "target"} <= sample.keys()]
 
     def _preprocess(self, scale: int) -> Preprocess:
         sizes: list[Size] = [(height // scale, width // scale) for height, width in (self._run.size, self._load_size)]
@@ -296,7 +297,7 @@ class Training:
         """Styles follow from weights and pictures: they are learnt when something is about to use them."""
         if self._styles_of_step != self.step:
             self._styles_of_step = self.step
-            pictures = (self._batch(stack([sample])) for sample in evenly(self._data.train, _STYLE_PICTURES))
+            pictures = (self._batch(stack([sample])) for sample in self._data.train.evenly(_STYLE_PICTURES))
             self._model.learn_styles(pictures, self._stepper.used_generators())
 
     def _translators(self) -> list[nn.Module]:
@@ -334,8 +335,8 @@ class Training:
             return
         translates = [translate_with(generator, self._device) for generator in self._translators()]
         directions = Directions(there=translates[0], back=translates[1] if len(translates) > 1 else None)
-        count = min(self._run.eval_pictures, len(self._data.held_out))
-        figures = evaluate(directions, self._model.data, evenly(self._data.held_out, count), self._features)
+        samples = self._data.held_out.evenly(self._run.eval_pictures)
+        figures, count = evaluate(directions, self._model.data, samples, self._features)
         recorder.log(self.step, {**{f"val_{name}": value for name, value in figures.items()}, "pictures": count})
         recorder.say(f"step {self.step}: " + "  ".join(f"val_{name} {value:.4f}" for name, value in figures.items()))
         value = figures.get(self._best_by)  # FID of a single picture is none

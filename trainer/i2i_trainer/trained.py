@@ -43,15 +43,23 @@ def load_trained(
         ModelError: not a whole checkpoint of ours.
         UsageError: a direction that it has not learnt.
     """
+    learnt = load_directions(path, statistics)
+    wanted = direction or next(iter(learnt))
+    if wanted not in learnt:
+        raise UsageError(f"--direction {direction}: {path} has learnt {' and '.join(learnt)} only")
+    return learnt[wanted]
+
+
+def load_directions(path: Path, statistics: NormStatistics | None = None) -> dict[Direction, Trained]:
+    """Load every generator of a checkpoint that translates: first that of its training's direction.
+
+    Raises:
+        ModelError: not a whole checkpoint of ours.
+    """
     checkpoint = load_checkpoint(path)
     if not checkpoint.cards:
         raise ModelError(f"{path}: expected a generator, found none")
-    by_direction: dict[str, str] = {card.direction: name for name, card in checkpoint.cards.items()}
-    wanted: str = direction or next(iter(by_direction))
-    name = by_direction.get(wanted)
-    if name is None:
-        raise UsageError(f"--direction {direction}: {path} has learnt {' and '.join(by_direction)} only")
-    return _trained(path, checkpoint, name, statistics)
+    return {card.direction: _trained(path, checkpoint, name, statistics) for name, card in checkpoint.cards.items()}
 
 
 def _trained(path: Path, checkpoint: Checkpoint, name: str, statistics: NormStatistics | None) -> Trained:

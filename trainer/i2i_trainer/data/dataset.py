@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -80,6 +80,14 @@ class Dataset(ABC, torch.utils.data.Dataset["Sample | SourceError"]):
         """
         return self.preprocess.fixed(self.read(index))
 
+    def evenly(self, count: int | None = None) -> Iterator[Sample]:
+        """`count` whole examples, evenly spaced; None: all of them.
+
+        Of unpaired pictures so many of each domain: where one has fewer, its name is missing from the last samples.
+        """
+        for index in _evenly(len(self), count):
+            yield self.fixed(index)
+
     def at(self, preprocess: Preprocess) -> Self:
         """The same examples at another size, with an empty cache."""
         other = copy.copy(self)
@@ -142,6 +150,13 @@ class UnpairedDataset(Dataset):
         """See `Dataset`; the shorter folder begins again at its end."""
         return {name: self._read(name, index % len(files)) for name, files in self._files.items()}
 
+    def evenly(self, count: int | None = None) -> Iterator[Sample]:
+        """See `Dataset`."""
+        chosen = {name: _evenly(len(files), count) for name, files in self._files.items()}
+        for i in range(max(map(len, chosen.values()))):
+            rasters = {name: self._read(name, numbers[i]) for name, numbers in chosen.items() if i < len(numbers)}
+            yield self.preprocess.fixed(rasters)
+
     def _load(self, name: str, number: int) -> Rasters:
         return self.preprocess.load({name: self._read(name, number)})
 
@@ -157,6 +172,11 @@ class UnpairedDataset(Dataset):
             loaded = self._cache.get((name, number), load)
             sample |= self.preprocess.random(loaded, rng)
         return sample
+
+
+def _evenly(length: int, count: int | None) -> list[int]:
+    count = length if count is None else min(count, length)
+    return [number * length // count for number in range(count)]
 
 
 class _Cache:
@@ -254,7 +274,7 @@ def usable(items: Sequence[T], read: Callable[[T], object], *, skip_unreadable: 
         SourceError: unusable ones and not `skip_unreadable`.
     """
     count = len(items) if skip_unreadable else min(len(items), _CHECKED)
-    checked = [items[i * len(items) // count] for i in range(count)]
+    checked = [items[number] for number in _evenly(len(items), count)]
 
     def problem(item: T) -> str | None:
         try:
@@ -270,7 +290,7 @@ def usable(items: Sequence[T], read: Callable[[T], object], *, skip_unreadable: 
         return list(items)
     if not skip_unreadable:
         more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
-        raise SourceError(f"{broken[0]}{more}; mend or delete it, or train with --skip-unreadable")
+        raise SourceError(f"{broken[0]}{more}; mend or delete it, or leave it out with --skip-unreadable")
     kept = [item for item, problem in zip(checked, problems, strict=True) if problem is None]
     if not kept:
         raise SourceError(f"none of {len(items)} pictures can be used; the first: {broken[0]}")

@@ -83,7 +83,8 @@ def read_labels(path: Path, count: int) -> Raster:
     if int(ids.max()) >= count:
         raise SourceError(
             f"{path}: expected label ids 0 to {count - 1}, found {int(ids.max())} "
-            f"({np.count_nonzero(ids >= count) / ids.size:.1%} of the pixels are out of range); set --label-nc"
+            f"({np.count_nonzero(ids >= count) / ids.size:.1%} of the pixels are out of range); "
+            "--label-nc says how many classes there are"
         )
     return ids
 

@@ -96,7 +96,9 @@ class Model(base.Model[Config]):
         self.translators = {"G": first}
         self.generators = nn.ModuleDict({"G": new_generator(first)})
         if config.styles:
-            self.generators["E"] = FeatureEncoder(task.output_channels, config.feat_num, config.nef)
+            # The paper's four halvings, or fewer where images are too small for G to have four.
+            halvings = min(4, config.n_downsampling)
+            self.generators["E"] = FeatureEncoder(task.output_channels, config.feat_num, config.nef, halvings)
             init_weights(self.generators["E"])
         channels = task.input_channels + task.output_channels
         self.discriminators = nn.ModuleDict(
