@@ -15,10 +15,10 @@ import cv2
 import torch
 from torch import Tensor, nn
 
-from i2i_runtime import __version__
-from i2i_runtime.card import Architecture, Card, ImageSpec, LabelSpec, MadeWith, TrainingRecord
+from i2i_runtime.card import LabelSpec
 from i2i_runtime.command import StopRequest, graceful_stop
 from i2i_runtime.errors import DeviceError, DivergedError, ModelError, SinkError, SourceError, UsageError
+from i2i_trainer.cards import cards_of
 from i2i_trainer.checkpoint import Checkpoint, save_checkpoint
 from i2i_trainer.config import ModelConfig, RunConfig, Size, to_toml
 from i2i_trainer.data.batches import Order, samples, stack, steps_per_epoch
@@ -29,7 +29,6 @@ from i2i_trainer.evaluation import Directions, evaluate, inputs_of, metric_names
 from i2i_trainer.metrics import FeatureNetwork, is_better
 from i2i_trainer.models import build_model, model_type
 from i2i_trainer.models.base import Batch, Model, Stage, Task
-from i2i_trainer.networks.build import size_rule
 from i2i_trainer.networks.inference import as_used, default_statistics
 from i2i_trainer.networks.labels import LabelEncoding
 from i2i_trainer.record import Recorder
@@ -406,45 +405,19 @@ class Training:
         ]
         examples[1] = [{"input": example["target"]} for example in examples[1]]
         return Checkpoint(
-            cards=self._cards(),
+            cards=cards_of(
+                self._model,
+                self._run,
+                self._name,
+                self._labels,
+                size=self._data.train.preprocess.size,
+                step=self.step,
+                epoch_steps=self._epoch_steps,
+            ),
             config=json.dumps(settings),
             networks=weights,
             examples=dict(zip(self._model.translators, examples, strict=False)),
             training_state=state,
-        )
-
-    def _cards(self) -> dict[str, Card]:
-        here = self._run.direction
-        directions = (here, "BtoA" if here == "AtoB" else "AtoB")
-        cards = zip(self._model.translators.items(), directions, strict=False)
-        return {name: self._card(architecture, direction) for (name, architecture), direction in cards}
-
-    def _card(self, architecture: Architecture, direction: Any) -> Card:
-        run = self._run
-        channels = run.input_channels, run.output_channels
-        if direction != run.direction:
-            channels = channels[::-1]
-        codes = self._model.style_codes
-        labels = self._labels and dataclasses.replace(self._labels, styles=0 if codes is None else len(codes))
-        given, returned = (_image_spec(count) for count in channels)
-        return Card(
-            name=self.folder.resolve().name,
-            model_type=self._name,
-            direction=direction,
-            generator=architecture,
-            input=given if labels is None else _image_spec(1),
-            output=returned,
-            size=size_rule(architecture),
-            labels=labels,
-            training=TrainingRecord(
-                data=Path(run.data).resolve().name,
-                size=self._data.train.preprocess.size,
-                batch=run.batch,
-                steps=self.step,
-                epochs=self.step / self._epoch_steps,
-                seed=run.seed,
-            ),
-            made_with=MadeWith(versions={"i2i": __version__, "torch": torch.__version__}),
         )
 
     def _introduce(self, recorder: Recorder) -> None:
@@ -507,10 +480,6 @@ def _best_by(run: RunConfig, name: str, available: list[str]) -> str | None:
     if run.best_by not in available:
         raise UsageError(f"--best-by {run.best_by}: {name} has {', '.join(available) or 'none'} here")
     return run.best_by
-
-
-def _image_spec(channels: int) -> ImageSpec:
-    return ImageSpec(channels=channels, colour={1: "GRAY", 3: "RGB"}.get(channels, "MULTI"))  # type: ignore[arg-type]
 
 
 def _compact(tensor: Tensor) -> Tensor:
