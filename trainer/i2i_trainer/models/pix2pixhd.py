@@ -187,11 +187,18 @@ class Model(base.Model[Config]):
 
     def discriminator_loss(self, batch: Batch, images: Images) -> Losses:
         """Each discriminator compares generated with real images at its own scale (equation 2)."""
+        fake = images["fake_B"].detach()
+        if self.config.norm == "batch":
+            on_fake, on_real = ([scale[-1] for scale in self._judge(batch, image)] for image in (fake, batch.target))
+        else:
+            # Instance norm keeps images apart: both at once are the same, and quicker.
+            pairs = torch.cat([torch.cat([batch.input, image], 1) for image in (fake, batch.target)])
+            both = [scale[-1].chunk(2) for scale in self.discriminators["D"](pairs)]
+            on_fake, on_real = [fake for fake, _ in both], [real for _, real in both]
         gan = self.config.gan
-        fake, real = self._judge(batch, images["fake_B"].detach()), self._judge(batch, batch.target)
         return {
-            "D_fake": sum_of([discriminator_gan_loss(features[-1], False, gan) for features in fake]),
-            "D_real": sum_of([discriminator_gan_loss(features[-1], True, gan) for features in real]),
+            "D_fake": sum_of([discriminator_gan_loss(logits, False, gan) for logits in on_fake]),
+            "D_real": sum_of([discriminator_gan_loss(logits, True, gan) for logits in on_real]),
         }
 
     def learn_styles(self, batches: Iterable[Batch], generators: nn.ModuleDict) -> None:
