@@ -69,7 +69,7 @@ def here(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(line, code, said.getvalue(), complained.getvalue())
 
 
-def start(program: str, *arguments: object) -> subprocess.Popen[str]:
+def start(program: str, *arguments: object, **options) -> subprocess.Popen[str]:
     """Start a command that the test will signal."""
     return subprocess.Popen(
         command_line(program, *arguments),
@@ -78,6 +78,7 @@ def start(program: str, *arguments: object) -> subprocess.Popen[str]:
         text=True,
         env=environment(),
         stdin=subprocess.DEVNULL,
+        **options,
     )
 
 

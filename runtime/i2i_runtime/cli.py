@@ -117,7 +117,7 @@ def i2i_run(
     if opened.card is not None and opened.card.labels is not None:
         if images is None or side_by_side:
             raise UsageError(f"{engine}: takes label maps; expected --images LABELS, without --side-by-side")
-        _translate_labels(opened, images, instances, style or 0, outputs, sinks, console)
+        _translate_labels(opened, images, instances, style, outputs, sinks, console)
         return
     if instances is not None or style is not None:
         raise UsageError(f"--instances and --style: expected a model of label maps, found {engine} for pictures")
@@ -134,7 +134,7 @@ def _translate_labels(
     engine: Engine,
     labels: str,
     instances: str | None,
-    style: int,
+    style: int | None,
     outputs: tuple[Path, ...],
     sinks: list[Sink],
     console: Any,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import takewhile
@@ -24,9 +24,15 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".
 FitMode = Literal["letterbox", "stretch"]
 
 
-def list_images(folder: Path) -> list[Path]:
-    """The picture files directly in `folder`, in the order a person would count them (2 before 10)."""
-    files = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
+def list_images(folder: Path, also: Sequence[str] = ()) -> list[Path]:
+    """The picture files directly in `folder`, in the order a person would count them (2 before 10).
+
+    Args:
+        folder: where they lie.
+        also: suffixes that count as pictures here, beside the usual ones.
+    """
+    suffixes = IMAGE_SUFFIXES.union(also)
+    files = [p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith(".")]
     return sorted(files, key=natural_order)
 
 
@@ -94,9 +100,12 @@ def read_npy(path: Path) -> npt.NDArray[Any]:
         SourceError: missing, damaged, or of Python objects.
     """
     try:
-        return np.asarray(np.load(path, allow_pickle=False))
+        array = np.asarray(np.load(path, allow_pickle=False))
     except (OSError, ValueError, EOFError) as error:
         raise SourceError(f"{path}: not a NumPy array ({reason(error)})") from error
+    if array.size == 0:
+        raise SourceError(f"{path}: the array is empty")
+    return array
 
 
 def without_common_ending(names: Mapping[str, Path]) -> dict[str, Path]:

@@ -30,13 +30,18 @@ class LabelTranslator(Closing):
     assumed = None
 
     def __init__(
-        self, engine: str | Path | Engine, *, style: int = 0, device: Device = "auto", threads: int | None = None
+        self,
+        engine: str | Path | Engine,
+        *,
+        style: int | None = None,
+        device: Device = "auto",
+        threads: int | None = None,
     ) -> None:
         """Load the engine.
 
         Args:
             engine: a model file, or an engine that is open already.
-            style: which of the model's looks.
+            style: which of the model's looks; None is the first, or the one that was built in.
             device: where to run it.
             threads: CPU threads for one inference; None leaves the choice to the engine.
 
@@ -57,11 +62,12 @@ class LabelTranslator(Closing):
         found = {spec.name for spec in self._engine.inputs}
         if found != wanted or not card.size.height or not card.size.width:
             raise ModelError(f"{name}: expected inputs {sorted(wanted)} of a fixed size, found {sorted(found)}")
-        if style and not has_choice:
+        built_in = card.export.style if card.export else None
+        if style not in (None, built_in) and not has_choice:
             raise UsageError(f"--style {style}: {name} has one style only; choose when exporting, or leave it out")
-        if has_choice and not 0 <= style < card.labels.styles:
+        if has_choice and not 0 <= (style or 0) < card.labels.styles:
             raise UsageError(f"--style {style}: {name} has styles 0 to {card.labels.styles - 1}")
-        self._style = np.array([style], np.int64)
+        self._style = np.array([style or 0], np.int64)
         self._size = card.size.height, card.size.width
 
     @property

@@ -98,6 +98,24 @@ def test_maps_and_photographs_of_other_names_are_found(tmp_path):
     assert "train_inst: expected pictures with equal names, found 3 and 2" in problem
 
 
+def test_pictures_directly_in_the_folder_are_checked_as_they_are_trained_on(tmp_path):
+    write_pairs(tmp_path, 2)
+
+    assert check_data(tmp_path).parts[0].count == 2
+
+
+def test_folders_of_label_maps_that_are_missing_are_named(tmp_path):
+    write_labelled(tmp_path, "train", 1)
+    write_labelled(tmp_path, "val", 1, first_seed=9)
+    shutil.rmtree(tmp_path / "val_inst")
+    shutil.rmtree(tmp_path / "train_img")
+
+    problems = "\n".join(check_data(tmp_path).all_problems)
+
+    assert "train_img: expected the photographs of train_label" in problems
+    assert "val_inst: expected instance maps as in the other parts" in problems
+
+
 @pytest.mark.parametrize("exists", [True, False])
 def test_a_folder_of_no_layout_is_refused_with_the_layouts(tmp_path, exists):
     if exists:

@@ -66,6 +66,21 @@ def test_company_is_drawn_anew_in_each_epoch_and_the_same_in_every_process(unpai
     assert epochs == [levels(again, epoch, "input") for epoch in range(6)]
 
 
+def test_two_domains_of_one_length_are_not_pairs(tmp_path):
+    for domain in "AB":
+        for number in range(4):
+            write(tmp_path / f"train{domain}" / f"{number}.png", np.full((8, 8, 3), 10 * number + 5, np.uint8))
+    dataset = opened(tmp_path, "unpaired")
+
+    met = {
+        pair
+        for epoch in range(30)
+        for pair in zip(levels(dataset, epoch, "input"), levels(dataset, epoch, "target"), strict=True)
+    }
+
+    assert len(met) == 16
+
+
 def test_domains_are_swapped_with_the_direction(unpaired):
     dataset = opened(unpaired, "unpaired", direction="BtoA")
 
@@ -182,7 +197,8 @@ def test_pngs_of_one_three_and_four_channels_and_both_depths_are_read_as_they_ar
     read = read_raster(path, channels)
 
     assert read.dtype == dtype
-    assert np.array_equal(read, raster)
+    # OpenCV wrote BGRA; four channels are read in the file's order, RGBA.
+    assert np.array_equal(read, raster[:, :, [2, 1, 0, 3]] if channels == 4 else raster)
 
 
 def test_a_numpy_file_has_as_many_channels_as_it_likes(tmp_path):

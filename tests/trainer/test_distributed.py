@@ -82,6 +82,22 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path, model_type):
         assert two == pytest.approx(one, abs=1e-5)
 
 
+def test_processes_that_see_other_pictures_end_instead_of_waiting_for_each_other(tmp_path):
+    for rank in range(2):
+        write_pairs(tmp_path / f"data{rank}" / "train", 4 + rank)
+    script = tmp_path / "train.py"
+    script.write_text(TRAIN.replace("train(name", "import os\nrun['data'] += os.environ['RANK']\ntrain(name"))
+    its_run = {"data": str(tmp_path / "data"), "out": str(tmp_path / "run"), "size": [32, 32], "steps": 5}
+    arguments = json.dumps(["pix2pix", its_run, {"ngf": 4, "ndf": 4}])
+
+    finished = subprocess.run(
+        [*TORCHRUN, "2", str(script), arguments], env=environment(), capture_output=True, text=True, timeout=120
+    )
+
+    assert finished.returncode != 0
+    assert "differ in training pictures: 4, 5; do all of them see the same --data" in finished.stderr
+
+
 @pytest.fixture
 def start(tmp_path):
     """Starts a training of two processes that would go on for ever."""

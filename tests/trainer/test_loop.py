@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from dataclasses import asdict, replace
@@ -527,3 +528,75 @@ def test_compiled_networks_learn_what_plain_ones_do(settings, data_of, tmp_path,
     for key, weight in plain[first].items():
         # One step of Adam moves a weight by the learning rate, whatever the rounding of its gradient.
         torch.testing.assert_close(compiled[first][key], weight, rtol=0, atol=2.1 * its.lr)
+
+
+def test_a_longer_training_stays_in_the_stage_it_has_reached(settings, data_of, tmp_path):
+    its = replace(settings, size=(64, 64), steps=10, eval_every=100, **data_of["pix2pixhd"])
+    train("pix2pixhd", its, tiny("pix2pixhd"), resume=None)
+
+    longer = replace(its, steps=40)
+    train("pix2pixhd", longer, tiny("pix2pixhd"), resume=load_checkpoint(tmp_path / "run" / "last.pt"))
+
+    assert [line["stage"] for line in metrics(its) if "stage" in line][10:] == ["joint"] * 30
+
+
+def test_a_training_may_go_on_in_another_precision(settings, tmp_path):
+    train("pix2pix", replace(settings, steps=2), tiny("pix2pix"), resume=None)
+
+    for steps, precision in ((4, "fp16"), (6, "fp32")):
+        last = load_checkpoint(tmp_path / "run" / "last.pt")
+        train("pix2pix", replace(settings, steps=steps, precision=precision), tiny("pix2pix"), resume=last)
+
+    assert load_checkpoint(tmp_path / "run" / "last.pt").training_state["step"] == 6
+
+
+def test_styles_that_cannot_be_learnt_any_more_cost_no_steps(settings, data_of, tmp_path, monkeypatch):
+    its = replace(settings, size=(64, 64), save_every=100, cache_mb=0, steps=100, **data_of["pix2pixhd"])
+    real_log = Recorder.log
+
+    def break_a_picture_at_step_7(self, step, values):
+        real_log(self, step, values)
+        if step == 7:
+            (tmp_path / "labelled" / "train_img" / "town_000000_leftImg8bit.png").write_bytes(b"gone")
+
+    monkeypatch.setattr(Recorder, "log", break_a_picture_at_step_7)
+    with pytest.raises(SourceError):
+        train("pix2pixhd", its, tiny("pix2pixhd"), resume=None)
+
+    assert load_checkpoint(tmp_path / "run" / "last.pt").training_state["step"] >= 7
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_group_reaches_the_workers_too_and_loses_no_step(data, tmp_path, number):
+    process = start(
+        "i2i-train", "pix2pix", "--data", data, "--out", tmp_path / "run", "--size", 32, "--ngf", 4, "--ndf", 4,
+        "--steps", 100_000, "--log-every", 1, "--workers", 1, start_new_session=True,
+    )  # fmt: skip
+    log = tmp_path / "run" / "metrics.jsonl"
+    while not (log.exists() and log.read_text().count("\n") > 3):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+
+    os.killpg(process.pid, number)
+    _, stderr = process.communicate(timeout=60)
+
+    assert process.returncode == 128 + number, stderr
+    last_step = json.loads(log.read_text().splitlines()[-1])["step"]
+    assert load_checkpoint(tmp_path / "run" / "last.pt").training_state["step"] == last_step
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"ngf": 3}, "--ngf 3: expected a multiple of 2 for 1 enhancers"),
+        ({"num_D": 6}, "--num-d 6: the last discriminator would see"),
+        ({"global_share": 0.9, "frozen_share": 0.2}, "expected less than 1 together, found 1.1"),
+        ({"n_enhancers": 0, "global_weights": "x.pt"}, "--global-weights: expected --n-enhancers 1 or more"),
+        ({"vgg": "missing.pth"}, "--vgg missing.pth: no such file"),
+    ],
+)
+def test_settings_that_would_fail_after_hours_are_refused_before_the_first_step(settings, data_of, wrong, message):
+    its = replace(settings, size=(64, 64), **data_of["pix2pixhd"])
+
+    with pytest.raises((UsageError, ModelError), match=message):
+        train("pix2pixhd", its, tiny("pix2pixhd", **wrong), resume=None)

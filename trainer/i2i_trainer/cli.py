@@ -149,8 +149,9 @@ def _settings_of(
 def _require_torch() -> None:
     try:
         import torch  # noqa: F401
+        import torchmetrics  # noqa: F401
     except ImportError as error:
-        raise ModelError("training needs PyTorch; pip install 'i2i[train]'") from error
+        raise ModelError(f"training needs {error.name}; pip install 'i2i[train]'") from error
 
 
 def main() -> None:

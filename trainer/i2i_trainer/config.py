@@ -108,7 +108,7 @@ class RunConfig(Settings):
     workers: int | None = option(
         None, "Processes that load pictures; by default none on a CPU, 4 on a GPU.", minimum=0, may_change=True
     )
-    cache_mb: int = option(2048, "Memory for decoded pictures, in MiB.", minimum=0, may_change=True)
+    cache_mb: int = option(2048, "Memory of a machine for decoded pictures, in MiB.", minimum=0, may_change=True)
     skip_unreadable: bool = option(False, "Leave broken pictures out instead of ending.", may_change=True)
     log_every: int = option(50, "Steps between two lines of metrics.", minimum=1, may_change=True)
     sample_every: int = option(500, "Steps between two sample pictures.", minimum=1, may_change=True)
@@ -159,7 +159,7 @@ class _SizeType(click.ParamType):  # type: ignore[type-arg]  # generic in newer 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Size:
         if isinstance(value, (tuple, list)):
             value = "x".join(map(str, value))
-        match = re.fullmatch(r"(\d+)(?:x(\d+))?", str(value))
+        match = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", str(value))
         if match is None or 0 in (height := int(match[1]), width := int(match[2] or match[1])):
             self.fail(f"expected N or HEIGHTxWIDTH such as 256 or 256x512, found {value!r}", param, ctx)
         return height, width

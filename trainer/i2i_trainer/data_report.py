@@ -37,7 +37,7 @@ def show_data(folder: Path, *, label_nc: int, channels: tuple[int, int], unpaire
     if problems:
         raise SourceError(
             f"{folder}: {len(problems)} problem{'s' if len(problems) > 1 else ''} found, see above; mend or delete the "
-            "files, or leave them out with --skip-unreadable"
+            "files"
         )
 
 

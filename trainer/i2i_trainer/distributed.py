@@ -52,6 +52,17 @@ class World:
             values /= self.size
         return values
 
+    def compare(self, values: dict[str, Any]) -> dict[str, list[Any]]:
+        """Of named values those in which the processes differ, each with the values of all; all must ask."""
+        everyone: list[Any] = [values] * self.size
+        if self.size > 1:
+            dist.all_gather_object(everyone, values, group=self._control)
+        return {
+            name: [each[name] for each in everyone]
+            for name in values
+            if any(each[name] != values[name] for each in everyone)
+        }
+
     def gather(self, value: Any) -> list[Any]:
         """The values of all processes in the first one, an empty list in the others; all must ask."""
         if self.size == 1:

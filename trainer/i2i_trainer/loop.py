@@ -103,7 +103,7 @@ class Training:
         self._schedule = Schedule.of(run, self._epoch_steps)
         self._labels = LabelSpec(count=run.label_nc, instance_edges=run.instances) if run.label_nc else None
         self._encoding = LabelEncoding(run.label_nc, run.instances).to(self._device) if run.label_nc else None
-        self._features = FeatureNetwork(Path(run.features)) if run.features else None
+        self._features = FeatureNetwork(Path(run.features)).to(self._device) if run.features else None
 
         torch.manual_seed(run.seed)
         task = Task(
@@ -115,6 +115,9 @@ class Training:
         self._model: Model[Any] = build_model(name, config, task)
         both_ways = len(self._model.translators) > 1
         available = metric_names(kind.data, both_ways=both_ways, has_features=self._features is not None)
+        held_out = self._all_data.held_out
+        if held_out is not None and min(run.eval_pictures, held_out.fewest) < 2:
+            available = [metric for metric in available if metric not in ("FID", "KID")]  # of two pictures or more
         self._best_by = _best_by(run, name, available)
         self._stages = self._model.stages()
         self._stage_steps = self._schedule.split([stage.share for stage in self._stages])
@@ -146,6 +149,7 @@ class Training:
         try:
             self._enter(self._stages[state["stage"]])
             self._stepper.load_state_dict(state, checkpoint.networks, str(self.folder))
+            self._stage_began = state["stage_began"]
             self.step, self._best, self._pictures_before = state["step"], state["best"], state["pictures"]
             ranks = state["ranks"]
             # With more processes than before, the new ones begin with what the first ones had.
@@ -162,7 +166,7 @@ class Training:
         """Bring everything into the form of a stage; optimisers, averages and the best figure begin anew."""
         self._model.begin(stage)
         self._stepper = Stepper(self._model, self._run, self._device, self._world)
-        self._stage = stage
+        self._stage, self._stage_began = stage, self.step
         preprocess = self._preprocess(stage.scale)
         held_out = self._all_data.held_out
         self._data = Data(
@@ -184,9 +188,12 @@ class Training:
             self.folder, self.step, last_step, tensorboard=run.tensorboard, silent=not self._world.is_first
         )
         with recorder:
+            self._agree()
             self._introduce(recorder)
             if self.step >= last_step:
-                recorder.say(f"step {self.step} of {last_step} is done already; to go on, give more --steps")
+                recorder.say(
+                    f"step {self.step} of {last_step} is done already; to go on, give more --steps or --epochs"
+                )
                 return
             if self.step == 0:
                 self._save("last.pt", recorder, must=True)
@@ -196,30 +203,27 @@ class Training:
                 for batches in self._batches():
                     self._train_step(batches)
                     images_since += sum(len(batch.input) for batch in batches) * self._world.size
-                    is_last = self.step == last_step or self._world.any(bool(stop) or _is_over(run.max_minutes, began))
-
-                    def is_due(every: int) -> bool:
-                        return self.step % every == 0 or is_last  # noqa: B023
-
-                    something_is_due = any(
-                        map(is_due, (run.log_every, run.sample_every, run.eval_every, run.save_every, _LOSSES_HELD))
-                    )
-                    if something_is_due or self._device.type == "cpu":
+                    # Who asks to stop may not wait for long: the step that was done is saved, and nothing else.
+                    is_stopped = self._world.any(bool(stop))
+                    is_over = self.step == last_step or self._world.any(_is_over(run.max_minutes, began))
+                    if self._device.type == "cpu" or is_stopped or is_over or self._is_something_due():
                         self._look_at_losses()
-                    if is_due(run.log_every):
+                    if self._is_due(run.log_every) or is_stopped or is_over:
                         now = time.monotonic()
                         images_per_s = images_since / max(now - logged_at, 1e-9)
                         logged_at, images_since = now, 0
                         self._log(recorder, images_per_s)
                     recorder.progress(self.step, self._losses, images_per_s)
-                    if is_due(run.sample_every):
-                        self._sample(recorder)
-                    if is_due(run.eval_every):
-                        self._evaluate(recorder)
-                    if self.step % run.save_every == 0 and not is_last:
-                        self._save("last.pt", recorder)
-                    if is_last:
+                    if is_stopped:
                         break
+                    if self._is_due(run.sample_every) or is_over:
+                        self._sample(recorder)
+                    if self._is_due(run.eval_every) or is_over:
+                        self._evaluate(recorder)
+                    if is_over:
+                        break
+                    if self._is_due(run.save_every):
+                        self._save("last.pt", recorder)
             except SourceError:
                 # A picture that cannot be read any more: the steps until now are good.
                 if self._world.size == 1:  # the other processes know nothing of it
@@ -227,6 +231,31 @@ class Training:
                 raise
             self._save("last.pt", recorder, must=True)
             recorder.say(f"step {self.step}: {self.folder / 'last.pt'}")
+
+    def _agree(self) -> None:
+        """Processes that do not do the same steps would wait for each other for ever.
+
+        Raises:
+            UsageError: they see different checkpoints, pictures or settings.
+        """
+        mine = {
+            "step": self.step,
+            "stage": self._stage.name,
+            "training pictures": len(self._data.train),
+            "last step": self._schedule.last_step,
+        }
+        for what, values in self._world.compare(mine).items():
+            raise UsageError(
+                f"the processes of this training differ in {what}: {', '.join(map(str, values))}; do all of them "
+                "see the same --data and --out, on a disk that they share?"
+            )
+
+    def _is_due(self, every: int) -> bool:
+        return self.step % every == 0
+
+    def _is_something_due(self) -> bool:
+        run = self._run
+        return any(map(self._is_due, (run.log_every, run.sample_every, run.eval_every, run.save_every, _LOSSES_HELD)))
 
     def _batches(self) -> Iterator[list[Batch]]:
         """What each step from here on sees, stage after stage."""
@@ -257,12 +286,9 @@ class Training:
 
     def _train_step(self, batches: list[Batch]) -> None:
         rate = self._run.lr * self._schedule.lr_factor(self.step)
-        losses = self._stepper.step(batches, rate=rate, number=self.step - self._stage_began())
+        losses = self._stepper.step(batches, rate=rate, number=self.step - self._stage_began)
         self.step += 1
         self._pending.append((self.step, list(losses), torch.stack(list(losses.values()))))
-
-    def _stage_began(self) -> int:
-        return self._stage_steps[self._stages.index(self._stage)].start
 
     def _look_at_losses(self) -> None:
         """Bring the losses of the last steps from the device, and end if one of them is no number.
@@ -270,8 +296,12 @@ class Training:
         Raises:
             DivergedError: names the loss and the step.
         """
-        for step, names, values in self._pending:
-            for name, value in zip(names, self._world.mean(values.float()).tolist(), strict=True):
+        if not self._pending:
+            return
+        # A stage has the same losses in every step: all of them come in one transfer.
+        table = self._world.mean(torch.stack([values for *_, values in self._pending]).float())
+        for (step, names, _), row in zip(self._pending, table.tolist(), strict=True):
+            for name, value in zip(names, row, strict=True):
                 if not math.isfinite(value):
                     raise DivergedError(
                         f"step {step}: loss {name} is {value}; the last checkpoint is from before: "
@@ -294,10 +324,11 @@ class Training:
 
     def _learn_styles(self) -> None:
         """Styles follow from weights and pictures: they are learnt when something is about to use them."""
-        if self._styles_of_step != self.step:
-            self._styles_of_step = self.step
-            pictures = (self._batch(stack([sample])) for sample in self._data.train.evenly(_STYLE_PICTURES))
-            self._model.learn_styles(pictures, self._stepper.used_generators())
+        if self._styles_of_step == self.step:
+            return
+        pictures = (self._batch(stack([sample])) for sample in self._data.train.evenly(_STYLE_PICTURES))
+        self._model.learn_styles(pictures, self._stepper.used_generators())
+        self._styles_of_step = self.step
 
     def _translators(self) -> list[nn.Module]:
         """The generators as they are used, in the order of the model's `translators`."""
@@ -323,9 +354,10 @@ class Training:
                 fake = back[0](*inputs_of({"input": batch["target"]}, self._device))
                 shown = [*shown[:2], back[0](shown[1]), batch["target"], fake, there(fake)]
             rows.append([to_image(images[0]) for images in shown])
-        titles = (
-            ("input", "output", "target") if not back else ("real A", "fake B", "rec A", "real B", "fake A", "rec B")
-        )
+        titles = ["input", "output", "target"]
+        if back:
+            one, other = self._run.direction[0], self._run.direction[-1]
+            titles = [f"{what} {of}" for pair in ((one, other), (other, one)) for what, of in _there_and_back(*pair)]
         recorder.sample(self.step, rows, titles)
 
     def _evaluate(self, recorder: Recorder) -> None:
@@ -338,9 +370,9 @@ class Training:
         figures, count = evaluate(directions, self._model.data, samples, self._features)
         recorder.log(self.step, {**{f"val_{name}": value for name, value in figures.items()}, "pictures": count})
         recorder.say(f"step {self.step}: " + "  ".join(f"val_{name} {value:.4f}" for name, value in figures.items()))
-        value = figures.get(self._best_by)  # FID of a single picture is none
-        is_best = value is not None and (self._best is None or is_better(self._best_by, value, self._best))
-        if is_best and self._save("best.pt", recorder):
+        value = figures.get(self._best_by, math.nan)
+        is_best = self._best is None or is_better(self._best_by, value, self._best)
+        if math.isfinite(value) and is_best and self._save("best.pt", recorder):
             self._best = value
 
     def _save(self, name: str, recorder: Recorder, *, must: bool = False) -> bool:
@@ -348,7 +380,11 @@ class Training:
         state = self._state() if name == "last.pt" else None
         if not self._world.is_first:
             return True
-        self._learn_styles()
+        try:
+            self._learn_styles()
+        except SourceError as error:
+            # What was learnt is worth more than the newest styles.
+            recorder.say(f"warning: the styles are those of an earlier step ({error})")
         checkpoint = self._checkpoint(state)
         for network, weights in checkpoint.networks.items():
             if not all(torch.isfinite(weight).all() for weight in weights.values()):
@@ -379,6 +415,7 @@ class Training:
         return {
             "step": self.step,
             "stage": self._stages.index(self._stage),
+            "stage_began": self._stage_began,
             "best": self._best,
             "pictures": len(self._data.train),
             **self._stepper.state_dict(),
@@ -480,6 +517,10 @@ def _best_by(run: RunConfig, name: str, available: list[str]) -> str | None:
     if run.best_by not in available:
         raise UsageError(f"--best-by {run.best_by}: {name} has {', '.join(available) or 'none'} here")
     return run.best_by
+
+
+def _there_and_back(one: str, other: str) -> list[tuple[str, str]]:
+    return [("real", one), ("fake", other), ("rec", one)]
 
 
 def _compact(tensor: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from itertools import chain
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -123,6 +124,11 @@ class FeatureNetwork(nn.Module):
             raise ModelError(f"--features {self._path}: expected (n, d) features of n images, found {found} of 2")
         return features.shape[1]
 
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(chain(self.parameters(), self.buffers()), torch.empty(0)).device
+
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """(n, 3, h, w) uint8 RGB to (n, d) features."""
@@ -148,7 +154,8 @@ class PerceptualMetrics:
                 f"--features: expected images of 1 or 3 channels, found {images.shape[1]}; leave --features out"
             )
         grey_levels = ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-        self._features[real].append(self._network(grey_levels.expand(-1, 3, -1, -1).contiguous()).float())
+        grey_levels = grey_levels.expand(-1, 3, -1, -1).to(self._network.device)
+        self._features[real].append(self._network(grey_levels.contiguous()).float().cpu())
 
     def compute(self) -> dict[str, float]:
         """FID (Heusel et al. 2017) and KID (Binkowski et al. 2018); nothing of fewer than two images a side."""

@@ -163,7 +163,8 @@ class Stepper:
             load_weights(average.network, weights.get(name, {}), f"{where}: network {name}")
         for part, optimizer in self._optimizers.items():
             optimizer.load_state_dict(state["optimizers"][part])
-            self._scalers[part].load_state_dict(state["scalers"][part])
+            if state["scalers"][part]:  # empty where the precision was one that needs none
+                self._scalers[part].load_state_dict(state["scalers"][part])
 
 
 def _precision(wanted: str, device: torch.device) -> torch.dtype:

@@ -41,7 +41,7 @@ class LabelMapsSource(Source):
     @staticmethod
     def _find(where: str) -> list[Path]:
         path = Path(where)
-        files = list_images(path) if path.is_dir() else [path] if path.is_file() else []
+        files = list_images(path, also=(".npy",)) if path.is_dir() else [path] if path.is_file() else []
         if not files:
             raise SourceError(f"{where}: expected a folder of label maps or one of them, found none")
         return files
@@ -50,7 +50,7 @@ class LabelMapsSource(Source):
         if len(self._files) == len(instances) == 1:
             return instances
         of_labels, of_instances = ({path.stem: path for path in files} for files in (self._files, instances))
-        if of_labels.keys() != of_instances.keys():
+        if not of_labels.keys() <= of_instances.keys():
             of_labels, of_instances = without_common_ending(of_labels), without_common_ending(of_instances)
         alone = sorted(of_labels.keys() - of_instances.keys())
         if alone:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 
 import cv2
@@ -102,6 +103,10 @@ def _as_they_are(items: list[Sample | SourceError]) -> list[Sample | SourceError
     return items
 
 
-def _init_worker(number: int) -> None:
+def _init_worker(worker: int) -> None:
     # One process a worker is parallel enough; OpenCV would start a thread for each core in each of them.
     cv2.setNumThreads(0)
+    # Ctrl-C and a cluster's SIGTERM reach the whole group; the training still needs its pictures to end well.
+    # When it is gone, torch's own watch ends the workers.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

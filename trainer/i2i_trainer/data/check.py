@@ -99,7 +99,7 @@ def check_data(
             parts.append(_part(name, pictures[name]))
     report = Report(layout=_layout(folders, unpaired), parts=parts)
     if not unpaired:
-        report.problems += _unmatched(folders, pictures)
+        report.problems += [*_missing(root, folders), *_unmatched(folders, pictures)]
     report.problems += _copies(pictures)
     return report
 
@@ -110,6 +110,11 @@ def count_pictures(root: Path) -> int:
 
 
 def _folders(root: Path) -> Iterator[tuple[str, Path]]:
+    found = list(_folders_of_splits(root))
+    yield from found or ([("train", root)] if list_rasters(root) else [])
+
+
+def _folders_of_splits(root: Path) -> Iterator[tuple[str, Path]]:
     for split in SPLITS:
         if both := two_folders(root, split):
             yield from zip((f"{split}A", f"{split}B"), both, strict=True)
@@ -160,6 +165,18 @@ def _part(name: str, pictures: dict[Path, _Picture]) -> Part:
     if not pictures:
         part.problems.append(f"{name}: the folder holds no pictures")
     return part
+
+
+def _missing(root: Path, folders: dict[str, Path]) -> Iterator[str]:
+    """Folders without which label maps cannot be trained on. A test part may have no photographs: it can be run."""
+    has_instances = any(name.endswith("_inst") for name in folders)
+    for split in SPLITS:
+        if f"{split}_label" not in folders:
+            continue
+        if split == "train" and f"{split}_img" not in folders:
+            yield f"{root / f'{split}_img'}: expected the photographs of {split}_label, found no such folder"
+        if has_instances and f"{split}_inst" not in folders:
+            yield f"{root / f'{split}_inst'}: expected instance maps as in the other parts, found no such folder"
 
 
 def _unmatched(folders: dict[str, Path], pictures: dict[str, dict[Path, _Picture]]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -94,9 +95,14 @@ class Dataset(ABC, torch.utils.data.Dataset["Sample | SourceError"]):
         other.preprocess, other._cache = preprocess, _Cache(self._cache.limit)
         return other
 
+    @property
+    def fewest(self) -> int:
+        """Pictures of the smaller side."""
+        return len(self)
+
     def share_cache(self, processes: int) -> None:
         """Tell that each of so many processes will hold a copy of this dataset with a cache of its own."""
-        self._cache.limit //= max(1, processes)
+        self._cache.share = max(1, processes)
 
 
 class PairedDataset(Dataset):
@@ -146,6 +152,11 @@ class UnpairedDataset(Dataset):
     def __len__(self) -> int:
         return max(map(len, self._files.values()))
 
+    @property
+    def fewest(self) -> int:
+        """See `Dataset`."""
+        return min(map(len, self._files.values()))
+
     def read(self, index: int) -> dict[str, Raster]:
         """See `Dataset`; the shorter folder begins again at its end."""
         return {name: self._read(name, index % len(files)) for name, files in self._files.items()}
@@ -165,9 +176,11 @@ class UnpairedDataset(Dataset):
 
     def _random(self, index: int, rng: np.random.Generator) -> Sample:
         sample: Sample = {}
+        # Of two folders of one length the second is drawn too: A and B never become pairs.
+        longest = max(self._files, key=lambda name: len(self._files[name]))
         for name, files in self._files.items():
             drawn = int(rng.integers(len(files)))
-            number = index if len(files) == len(self) else drawn
+            number = index if name == longest else drawn
             load = partial(self._load, name, number)
             loaded = self._cache.get((name, number), load)
             sample |= self.preprocess.random(loaded, rng)
@@ -183,7 +196,7 @@ class _Cache:
     """Keeps what it was asked for until it holds `limit` bytes."""
 
     def __init__(self, limit: int) -> None:
-        self.limit = limit
+        self.limit, self.share = limit, 1
         self._held: dict[Hashable, Rasters] = {}
         self._bytes = 0
 
@@ -192,7 +205,7 @@ class _Cache:
             return self._held[key]
         made = make()
         size = sum(raster.nbytes for raster in made.values())
-        if self._bytes + size <= self.limit:
+        if self._bytes + size <= self.limit // self.share:
             self._held[key] = made
             self._bytes += size
         return made
@@ -230,7 +243,8 @@ def open_split(run: RunConfig, kind: DataKind, preprocess: Preprocess, splits: S
     """
     root = Path(run.data)
     channels = channels_of(run)
-    cache_bytes = run.cache_mb * 2**20
+    # Processes of one machine under torchrun share its memory.
+    cache_bytes = run.cache_mb * 2**20 // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if kind == "unpaired":
         domains = find_domains(root, splits)
         if not domains[0]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from i2i_runtime.errors import SourceError
-from i2i_runtime.image import IMAGE_SUFFIXES, natural_order, read_ids, without_common_ending
+from i2i_runtime.image import list_images, read_ids, without_common_ending
 from i2i_trainer.data.rasters import Raster, read_raster
 
 PAIRED_LAYOUTS = "DIR/train/*.jpg with A|B side by side, or DIR/trainA and DIR/trainB with equal names"
@@ -146,9 +146,7 @@ def two_folders(root: Path, split: str) -> tuple[Path, Path] | None:
 
 def list_rasters(folder: Path) -> list[Path]:
     """The files directly in `folder` that can be training pictures, in the order a person would count them."""
-    suffixes = IMAGE_SUFFIXES | {".npy"}
-    files = [p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith(".")]
-    return sorted(files, key=natural_order)
+    return list_images(folder, also=(".npy",))
 
 
 def _require_folder(root: Path, layouts: str) -> None:

@@ -36,9 +36,11 @@ def read_raster(path: Path, channels: int) -> Raster:
     else:
         raster = decode_picture(path, cv2.IMREAD_UNCHANGED)
         if raster.ndim == 2 and path.suffix.lower() in (".tif", ".tiff"):
-            _, pages = cv2.imreadmulti(str(path), flags=cv2.IMREAD_UNCHANGED)
+            _, pages = cv2.imdecodemulti(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
             if len({page.shape for page in pages}) == 1:
                 raster = np.dstack(pages)
+        elif raster.ndim == 3 and raster.shape[2] == 4:
+            raster = cv2.cvtColor(raster, cv2.COLOR_BGRA2RGBA)  # as the file has them
     raster = raster[:, :, None] if raster.ndim == 2 else raster
     if raster.ndim != 3 or raster.shape[2] != channels:
         raise SourceError(f"{path}: expected {channels} channels, found an array of {'x'.join(map(str, raster.shape))}")

@@ -58,8 +58,7 @@ def build_model(name: str, config: ModelConfig, task: Task) -> Model[Any]:
     Raises:
         UsageError: the settings do not go together.
     """
-    model = model_type(name)(config, task)
-    return model
+    return model_type(name)(config, task)
 
 
 def model_type(name: str) -> type[Model[Any]]:

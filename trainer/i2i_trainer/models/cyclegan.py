@@ -40,7 +40,10 @@ class Config(ModelConfig):
 
 
 class Model(base.Model[Config]):
-    """Section 3: G_A turns A into B, G_B turns B into A; D_A judges images of B, D_B images of A."""
+    """Section 3: G_A turns A into B, G_B turns B into A; D_A judges images of B, D_B images of A.
+
+    A is the domain of the run's input: with --direction BtoA that of the folder B.
+    """
 
     step_order = ("generator", "discriminator")
     data = "unpaired"

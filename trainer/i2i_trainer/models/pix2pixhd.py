@@ -74,6 +74,10 @@ class Model(base.Model[Config]):
             raise UsageError("--styles: a style belongs to a class; it needs label maps (--label-nc)")
         if config.global_weights and not config.n_enhancers:
             raise UsageError("--global-weights: expected --n-enhancers 1 or more, found 0")
+        if config.ngf % 2**config.n_enhancers:
+            raise UsageError(
+                f"--ngf {config.ngf}: expected a multiple of {2**config.n_enhancers} for {config.n_enhancers} enhancers"
+            )
         self.config = config
         arguments: dict[str, int | float | str | bool] = {
             "input_channels": task.input_channels + (config.feat_num if config.styles else 0),
@@ -106,7 +110,15 @@ class Model(base.Model[Config]):
         )
         init_weights(self.discriminators)
         # No network of ours: it is never trained and never saved.
-        self._vgg = load_vgg19(Path(config.vgg)) if config.vgg else None
+        self._vgg = None
+        if config.vgg and config.lambda_vgg:
+            smallest = min(task.size) // stage.scale
+            if task.output_channels != 3 or smallest < 16:
+                raise UsageError(
+                    f"--vgg: expected outputs of 3 channels and 16 pixels at least, found {task.output_channels} and "
+                    f"{smallest}; leave it out"
+                )
+            self._vgg = load_vgg19(Path(config.vgg))
 
     def start(self) -> None:
         """Take up the global generator of an earlier training, where there is one."""

@@ -50,6 +50,11 @@ def last_stage(features: int, output_channels: int) -> list[nn.Module]:
     return [nn.ReflectionPad2d(3), nn.Conv2d(features, output_channels, 7), nn.Tanh()]
 
 
+def half_size() -> nn.AvgPool2d:
+    """Half the height and width, as pix2pixHD makes its smaller scales: the mean of what 3x3 pixels there are."""
+    return nn.AvgPool2d(3, stride=2, padding=1, count_include_pad=False)
+
+
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions with reflected borders, and the input added to the result (Johnson et al. 2016).
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from i2i_runtime.errors import UsageError
 from i2i_trainer.config import Size
-from i2i_trainer.networks.layers import NormName, convs_have_bias, norm_layer
+from i2i_trainer.networks.layers import NormName, convs_have_bias, half_size, norm_layer
 
 
 def check_patches(size: Size, n_layers: int) -> None:
@@ -107,7 +107,7 @@ class MultiscalePatchGAN(nn.Module):
         for scale in range(num_D):
             for number, layer in enumerate(_layers(input_channels, ndf, n_layers, norm, padding=2, bias=True)):
                 self.add_module(f"scale{scale}_layer{number}", nn.Sequential(*layer))
-        self._halve = nn.AvgPool2d(3, stride=2, padding=1, count_include_pad=False)
+        self._halve = half_size()
 
     def forward(self, image: Tensor) -> list[list[Tensor]]:
         """(n, c, h, w) to the features of every layer at every scale, full size first; the last are the logits."""

@@ -13,16 +13,13 @@ from i2i_trainer.networks.layers import (
     ResidualBlock,
     conv_stage,
     first_stage,
+    half_size,
     last_stage,
     up_stage,
 )
 
 _HEAD = 3
 """Layers at the end of the global generator that make an image of its features; an enhancer takes the features."""
-
-
-def _halve() -> nn.AvgPool2d:
-    return nn.AvgPool2d(3, stride=2, padding=1, count_include_pad=False)
 
 
 class GlobalGenerator(nn.Module):
@@ -118,7 +115,7 @@ class LocalEnhancer(nn.Module):
                 up += last_stage(width, output_channels)
             self.add_module(f"model{number}_1", nn.Sequential(*down))
             self.add_module(f"model{number}_2", nn.Sequential(*up))
-        self._halve = _halve()
+        self._halve = half_size()
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, c, h, w) to an image (n, c', h, w) in [-1, 1]."""
