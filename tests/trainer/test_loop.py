@@ -15,6 +15,7 @@ import pytest
 import torch
 from commands import run, start, the_error_line
 from drawings import write_labelled, write_pairs, write_unpaired
+from vgg_weights import torchvisions_vgg19
 
 from i2i_runtime.command import StopRequest
 from i2i_runtime.errors import DeviceError, DivergedError, ModelError, SinkError, SourceError, UsageError
@@ -600,3 +601,29 @@ def test_settings_that_would_fail_after_hours_are_refused_before_the_first_step(
 
     with pytest.raises((UsageError, ModelError), match=message):
         train("pix2pixhd", its, tiny("pix2pixhd", **wrong), resume=None)
+
+
+def test_two_enhancers_begin_at_a_quarter_of_the_size(settings, data_of, tmp_path):
+    its = replace(settings, size=(64, 64), steps=4, eval_every=100, save_every=1, **data_of["pix2pixhd"])
+    config = tiny("pix2pixhd", n_enhancers=2, n_downsampling=1, num_D=1, styles=0, global_share=0.5, frozen_share=0.0)
+
+    train("pix2pixhd", replace(its, max_minutes=0.0), config, resume=None)
+    begun = load_checkpoint(tmp_path / "run" / "last.pt")
+    train("pix2pixhd", its, config, resume=begun)
+    ended = load_checkpoint(tmp_path / "run" / "last.pt")
+
+    assert begun.cards["G"].training.size == (16, 16)
+    assert ended.cards["G"].training.size == (64, 64)
+    assert "model2_2.5.weight" in ended.networks["G"]
+
+
+def test_pix2pixhd_learns_from_pairs_of_pictures_too_with_a_perceptual_loss(settings, tmp_path):
+    torch.save(torchvisions_vgg19(), tmp_path / "vgg19.pth")
+    config = tiny("pix2pixhd", n_enhancers=0, styles=0, vgg=str(tmp_path / "vgg19.pth"))
+
+    train("pix2pixhd", replace(settings, steps=2), config, resume=None)
+
+    assert metrics(settings)[0].keys() >= {"G_GAN", "G_GAN_Feat", "G_VGG", "D_fake", "D_real"}
+    checkpoint = load_checkpoint(tmp_path / "run" / "last.pt")
+    assert checkpoint.cards["G"].labels is None
+    assert checkpoint.networks.keys() == {"G", "D"}, "the VGG network is the user's file, and no part of a checkpoint"

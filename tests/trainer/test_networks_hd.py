@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from vgg_weights import torchvisions_vgg19
 
 from i2i_runtime.errors import ModelError, UsageError
 from i2i_trainer.networks.labels import LabelEncoding, instance_edges
@@ -256,16 +257,7 @@ def test_encoded_labels_are_the_same_in_onnx_at_any_size(label_type):
 
 @pytest.fixture
 def vgg_weights():
-    """A state dict with the keys and shapes that torchvision publishes, and small random weights."""
-    widths = {0: (3, 64), 2: (64, 64), 5: (64, 128), 7: (128, 128), 10: (128, 256)}
-    widths |= dict.fromkeys((12, 14, 16), (256, 256)) | {19: (256, 512)}
-    widths |= dict.fromkeys((21, 23, 25, 28, 30, 32, 34), (512, 512))
-    random = torch.Generator().manual_seed(0)
-    weights = {}
-    for number, (before, after) in widths.items():
-        weights[f"features.{number}.weight"] = torch.randn(after, before, 3, 3, generator=random) * 0.05
-        weights[f"features.{number}.bias"] = torch.zeros(after)
-    return weights | {"classifier.0.weight": torch.zeros(1, 1)}
+    return torchvisions_vgg19()
 
 
 def test_vgg_takes_torchvisions_file_and_gives_the_five_maps(tmp_path, vgg_weights):

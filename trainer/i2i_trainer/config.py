@@ -159,7 +159,7 @@ class _SizeType(click.ParamType):  # type: ignore[type-arg]  # generic in newer 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Size:
         if isinstance(value, (tuple, list)):
             value = "x".join(map(str, value))
-        match = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", str(value))
+        match = re.fullmatch(r"(\d{1,7})(?:x(\d{1,7}))?", str(value))
         if match is None or 0 in (height := int(match[1]), width := int(match[2] or match[1])):
             self.fail(f"expected N or HEIGHTxWIDTH such as 256 or 256x512, found {value!r}", param, ctx)
         return height, width
