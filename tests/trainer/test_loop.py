@@ -517,6 +517,7 @@ def test_cyclegan_refuses_label_maps(settings, data_of):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # torch's compiler warns of what it does itself
 @pytest.mark.parametrize("model_type", TINY)
 def test_compiled_networks_learn_what_plain_ones_do(settings, data_of, tmp_path, model_type):
     its = replace(settings, size=(64, 64), flip=False, **data_of[model_type])
