@@ -142,7 +142,7 @@ def _training_size(card: Card, checkpoint: Path) -> tuple[int, int]:
 
 def _check_size(size: tuple[int, int], card: Card) -> None:
     multiple, minimum = card.size.multiple_of, card.size.minimum
-    if any(side % multiple or side < minimum for side in size):
+    if not card.size.allows(size):
         raise UsageError(
             f"--size {size[0]}x{size[1]}: {card.generator.name} takes multiples of {multiple} from {minimum} on"
         )

@@ -55,6 +55,10 @@ class SizeRule:
     minimum: int = 1
     """Smallest height and width in pixels."""
 
+    def allows(self, size: tuple[int, int]) -> bool:
+        """Whether (height, width) keep the multiple and the minimum."""
+        return all(side % self.multiple_of == 0 and side >= self.minimum for side in size)
+
 
 @dataclass(frozen=True, kw_only=True)
 class LabelSpec:

@@ -12,6 +12,7 @@ import onnx
 import pytest
 import torch
 from commands import here, run, the_error_line
+from distances import frechet, kernel_distance
 from drawings import drawing, outlines, write_labelled, write_pairs
 from torch import nn
 
@@ -354,23 +355,6 @@ def features_of(images: list[np.ndarray]) -> np.ndarray:
     levels = np.rint((np.concatenate(images).astype(np.float64).clip(-1, 1) + 1) * 127.5) / 64
     half = levels.shape[3] // 2
     return np.concatenate([levels[..., :half].mean((2, 3)), levels[..., half:].mean((2, 3))], 1)
-
-
-def kernel_distance(x: np.ndarray, y: np.ndarray) -> float:
-    """Binkowski et al. 2018: the unbiased squared MMD with the kernel (x.y / d + 1)^3."""
-    (n, d), m = x.shape, len(y)
-    among_x, among_y, between = ((a @ b.T / d + 1) ** 3 for a, b in ((x, x), (y, y), (x, y)))
-    np.fill_diagonal(among_x, 0)
-    np.fill_diagonal(among_y, 0)
-    return float(among_x.sum() / (n * (n - 1)) + among_y.sum() / (m * (m - 1)) - 2 * between.mean())
-
-
-def frechet(x: np.ndarray, y: np.ndarray) -> float:
-    """Heusel et al. 2017, equation 6."""
-    values, vectors = np.linalg.eigh(np.cov(x, rowvar=False))
-    root = vectors * np.sqrt(values.clip(0)) @ vectors.T
-    trace = np.sqrt(np.linalg.eigvalsh(root @ np.cov(y, rowvar=False) @ root).clip(0)).sum()
-    return float(((x.mean(0) - y.mean(0)) ** 2).sum() + np.cov(x.T).trace() + np.cov(y.T).trace() - 2 * trace)
 
 
 def test_a_feature_network_gives_fid_and_kid_and_is_named(pix2pix, features, tmp_path):

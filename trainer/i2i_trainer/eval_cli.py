@@ -128,11 +128,12 @@ def _checkpoint(path: Path, direction: Direction | None, style: int | None) -> t
     import torch
 
     from i2i_trainer.evaluation import Directions, translate_with
-    from i2i_trainer.trained import load_directions, load_trained
+    from i2i_trainer.trained import choose_direction, load_directions
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    there = load_trained(path, direction=direction)
-    back = [each for each in load_directions(path).values() if each.card.direction != there.card.direction]
+    learnt = load_directions(path)
+    there = choose_direction(learnt, direction, path)
+    back = [each for each in learnt.values() if each is not there]
     functions = [translate_with(each.generator.to(device), device, style or 0) for each in (there, *back)]
     return there.card, Directions(there=functions[0], back=functions[1] if back else None)
 
@@ -171,7 +172,7 @@ def _size_of(card: Card, path: Path, wanted: tuple[int, int] | None) -> tuple[in
         if wanted not in (None, (rule.height, rule.width)):
             raise UsageError(f"--size: {path} takes {rule.height}x{rule.width} only; leave the flag out")
         return rule.height, rule.width
-    if wanted is not None and any(side % rule.multiple_of or side < rule.minimum for side in wanted):
+    if wanted is not None and not rule.allows(wanted):
         raise UsageError(
             f"--size {wanted[0]}x{wanted[1]}: {path} takes multiples of {rule.multiple_of} from {rule.minimum} on"
         )

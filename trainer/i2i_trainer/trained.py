@@ -43,7 +43,15 @@ def load_trained(
         ModelError: not a whole checkpoint of ours.
         UsageError: a direction that it has not learnt.
     """
-    learnt = load_directions(path, statistics)
+    return choose_direction(load_directions(path, statistics), direction, path)
+
+
+def choose_direction(learnt: dict[Direction, Trained], direction: Direction | None, path: Path) -> Trained:
+    """Of what `load_directions` gave the generator of a direction; None: of the training's.
+
+    Raises:
+        UsageError: a direction that it has not learnt.
+    """
     wanted = direction or next(iter(learnt))
     if wanted not in learnt:
         raise UsageError(f"--direction {direction}: {path} has learnt {' and '.join(learnt)} only")

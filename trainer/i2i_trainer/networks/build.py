@@ -83,7 +83,7 @@ def check_size(architecture: Architecture, size: Size) -> None:
         UsageError: says which it takes.
     """
     rule = size_rule(architecture)
-    if any(side % rule.multiple_of or side < rule.minimum for side in size):
+    if not rule.allows(size):
         raise UsageError(
             f"--size {size[0]}x{size[1]}: {architecture.name} takes multiples of {rule.multiple_of} from "
             f"{rule.minimum} on; use another size or another generator"

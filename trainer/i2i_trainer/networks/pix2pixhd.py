@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from i2i_runtime.errors import ModelError, UsageError
+from i2i_runtime.errors import UsageError
+from i2i_trainer.checkpoint import load_weights
 from i2i_trainer.networks.layers import (
     NormName,
     ResidualBlock,
@@ -141,12 +142,7 @@ class LocalEnhancer(nn.Module):
         trunk = {
             key.removeprefix("model."): tensor for key, tensor in weights.items() if not key.startswith(self._last)
         }
-        try:
-            self.model.load_state_dict(trunk)
-        except RuntimeError as error:
-            raise ModelError(
-                f"the global generator's weights do not fit ({' '.join(str(error).split())[:300]})"
-            ) from None
+        load_weights(self.model, trunk, "the global generator")
 
 
 class FeatureEncoder(nn.Module):
