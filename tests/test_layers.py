@@ -16,10 +16,14 @@ import pytest
 from commands import REPOSITORY
 
 RUNTIME_LIBRARIES = {"click", "numpy", "cv2", "av", "rich"}
-ENGINE_LIBRARIES = {"i2i_runtime.engines.onnxruntime": "onnxruntime"}
-"""Each engine's library, in its own file only."""
+ENGINE_LIBRARIES = {
+    "i2i_runtime.engines.onnxruntime": {"onnxruntime"},
+    "i2i_runtime.engines.openvino": {"openvino"},
+    "i2i_runtime.engines.nvinfer": {"tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "cuda"},
+}
+"""Each engine's library, in its own file only; `nvinfer` is the door of all files that need TensorRT."""
 RUNTIME_FLOORS = (
-    {"errors", "closing"},
+    {"errors", "closing", "digest"},
     {"card", "frame", "channel", "stats", "command", "status_line"},
     {"image"},
     {"engines", "sources"},
@@ -32,8 +36,10 @@ RUNTIME_FLOORS = (
 ALSO_OPEN_TO = {"i2i_trainer.eval_cli": {"engines"}}
 """`i2i-eval` measures exported engines too: the one module of the trainer that may run them."""
 FAMILIES = ("i2i_runtime.engines", "i2i_runtime.sources", "i2i_runtime.sinks", "i2i_trainer.models")
-TOPS = {"open", "__init__"}
+TOPS = {"open", "build", "__init__"}
 """The members of a family that stand on all the others."""
+FOUNDATIONS = {"i2i_runtime.engines": {"base", "manifest", "nvinfer"}}
+"""What the members of a family may know of it, where that is more than its base."""
 OPEN_TO = {
     "i2i_trainer": {
         "i2i_runtime": {"__version__", "card", "errors", "image", "command", "frame", "closing", "status_line"},
@@ -123,7 +129,7 @@ def _foreign_library(module: str, imported: Import) -> str | None:
         return None
     if imported.root in sys.stdlib_module_names | RUNTIME_LIBRARIES | {"i2i_runtime"}:
         return None
-    if imported.root == ENGINE_LIBRARIES.get(module):
+    if imported.root in ENGINE_LIBRARIES.get(module, set()):
         return None
     if imported.root == "typing_extensions" and imported.is_for_types:
         return None
@@ -142,7 +148,7 @@ def _sibling(module: str, imported: Import) -> str | None:
     if family not in FAMILIES or member in TOPS or not imported.name.startswith(f"{family}."):
         return None
     neighbour = imported.name.removeprefix(f"{family}.").partition(".")[0]
-    if neighbour in {member, "base"}:
+    if neighbour in FOUNDATIONS.get(family, {"base"}) | {member}:
         return None
     return "a sibling; members of a family know their base only"
 
@@ -200,6 +206,10 @@ def test_the_check_sees_the_packages_and_their_imports():
         ("i2i_runtime.card", "import importlib\nimportlib.import_module('torch')", "2: torch: not a library"),
         ("i2i_runtime.card", "from typing_extensions import Self", "typing_extensions.Self: not a library"),
         ("i2i_runtime.engines.open", "import onnxruntime", "onnxruntime: not a library"),
+        ("i2i_runtime.engines.tensorrt", "def f():\n    import tensorrt", "2: tensorrt: not a library"),
+        ("i2i_runtime.engines.build", "from cuda.bindings import runtime", "cuda.bindings.runtime: not a library"),
+        ("i2i_runtime.engines.tensorrt", "from i2i_runtime.engines.build import build_plan", "build_plan: a sibling"),
+        ("i2i_runtime.engines.nvinfer", "from i2i_runtime.engines.tensorrt import TensorRtEngine", "Engine: a sibling"),
         ("i2i_runtime.pipeline", "from i2i_trainer.loop import train", "i2i_trainer.loop.train: not a library"),
         ("i2i_runtime.pipeline", "from i2i_export import load", "i2i_export.load: not a library"),
         ("i2i_runtime.card", "from i2i_runtime.image import resize", "i2i_runtime.image.resize: not below"),
@@ -251,6 +261,8 @@ def test_a_circle_is_caught(tmp_path):
     ("module", "source"),
     [
         ("i2i_runtime.engines.onnxruntime", "import onnxruntime"),
+        ("i2i_runtime.engines.tensorrt", "from i2i_runtime.engines.nvinfer import load_library"),
+        ("i2i_runtime.engines.build", "from i2i_runtime.engines.manifest import Manifest"),
         ("i2i_runtime.closing", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import typing_extensions"),
         ("i2i_runtime.sinks.open", "from i2i_runtime.sinks.video import VideoSink"),
         ("i2i_runtime.__main__", "from i2i_runtime.cli import main"),

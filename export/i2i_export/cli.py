@@ -2,40 +2,73 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from i2i_runtime import __version__, command
-from i2i_runtime.errors import ModelError, SinkError, UsageError
+from i2i_runtime.errors import ModelError, UsageError
 from i2i_trainer.config import SIZE
 
 if TYPE_CHECKING:
-    from i2i_export.graph import GraphIo
-    from i2i_export.parity import Example
-    from i2i_runtime.card import Card, ParityRecord
+    from i2i_export.request import Request
+    from i2i_export.targets import Target
     from i2i_trainer.networks.inference import NormStatistics
-    from i2i_trainer.trained import Direction, Trained
+    from i2i_trainer.trained import Direction
+
+_CHECKPOINT_ONLY = {
+    "direction": "--direction",
+    "arch": "--arch",
+    "size": "--size",
+    "dynamic": "--dynamic",
+    "fp16": "--fp16",
+    "int8": "--int8",
+    "style": "--style",
+    "pictures": "--pictures",
+    "tolerance": "--tolerance",
+    "min_psnr": "--min-psnr",
+}
+"""What an ONNX file has decided already."""
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--info", is_flag=True, help="Show what FILE is (checkpoint, .onnx, .plan or .xml) and who can run it.")
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="Where to write the .onnx file; by default beside the checkpoint.",
+    help="Where to write the .onnx, .plan or .xml; by default beside the checkpoint.",
+)
+@click.option(
+    "--target",
+    type=click.Choice(["onnx", "openvino", "tensorrt", "tensorrt-rtx"]),
+    help="What to make; by default what the output's suffix means, .plan with the library that is installed.",
+)
+@click.option("--fp16", is_flag=True, help="Half precision; layers that the pictures drive out of its range stay FP32.")
+@click.option("--int8", is_flag=True, help="8-bit convolutions, calibrated on the pictures.")
+@click.option(
+    "--calibration",
+    type=click.Choice(["percentile", "entropy"]),
+    default="percentile",
+    show_default=True,
+    help="With --int8: how the range of a tensor is chosen.",
 )
 @click.option("--size", type=SIZE, help="Image size of the engine, N or HEIGHTxWIDTH; by default the training's.")
+@click.option("--dynamic", is_flag=True, help="Any size and batch; --size is what a plan is tuned for.")
+@click.option("--min-size", type=SIZE, help="With --dynamic: the smallest size of a plan [half of --size].")
+@click.option("--max-size", type=SIZE, help="With --dynamic: the largest size of a plan [twice --size].")
+@click.option(
+    "--max-batch", type=click.IntRange(min=1), default=1, show_default=True, help="With --dynamic: the largest batch."
+)
 @click.option(
     "--io",
     "graph_io",
-    type=click.Choice(["float", "uint8"]),
-    default="float",
+    type=click.Choice(["auto", "float", "uint8"]),
+    default="auto",
     show_default=True,
-    help="float: NCHW in [-1, 1], the fastest on a CPU. uint8: NHWC BGR, with the conversions inside the graph.",
+    help="float: NCHW in [-1, 1]. uint8: NHWC BGR, conversions inside the graph. auto: uint8 for plans of pictures.",
 )
 @click.option(
     "--norm-statistics",
@@ -50,136 +83,106 @@ if TYPE_CHECKING:
     help="Of a CycleGAN, which generator; by default the training's.",
 )
 @click.option("--style", type=int, metavar="K", help="Of a model with styles, build in style K; by default an input.")
+@click.option(
+    "--arch",
+    metavar="NAME[,KEY=VALUE...]",
+    help="Of somebody else's checkpoint: what its keys do not tell, such as resnet_9blocks,norm=batch or labels=35.",
+)
 @click.option("--pictures", metavar="DIR|GLOB", help="Pictures for the proof; by default those in the checkpoint.")
-@click.option("--tolerance", type=click.FloatRange(min=0), help="Largest difference that passes [1e-4; uint8: 1].")
+@click.option("--tolerance", type=click.FloatRange(min=0), help="Largest difference that passes [fp32 1e-4; uint8 1].")
+@click.option("--min-psnr", type=click.FloatRange(min=0), metavar="DB", help="Lowest PSNR [fp16 45; int8 35].")
+@click.option("--workspace", type=click.IntRange(min=1), metavar="MIB", help="Plans: GPU memory for scratch space.")
+@click.option("--optimization-level", type=click.IntRange(0, 5), help="Plans: 0 builds fastest, 5 searches longest.")
+@click.option("--timing-cache", type=click.Path(path_type=Path), help="TensorRT: kernel timings to read and update.")
+@click.option("--hardware-compatible", is_flag=True, help="TensorRT: one plan for every GPU from Ampere on.")
+@click.option("--version-compatible", is_flag=True, help="TensorRT: a plan for later releases, too.")
+@click.option("--no-cache", is_flag=True, help="Plans: build, whether or not the same plan was built before.")
+@click.option(
+    "--triton", type=click.Path(path_type=Path), metavar="DIR", help="Also add the model to a Triton model repository."
+)
 @command.debug_option
 @click.version_option(__version__, prog_name="i2i-export")
 def i2i_export(
-    checkpoint: Path,
-    output: Path | None,
-    size: tuple[int, int] | None,
-    graph_io: GraphIo,
-    norm_statistics: str,
-    direction: Direction | None,
-    style: int | None,
-    pictures: str | None,
-    tolerance: float | None,
-    debug: bool,
+    file: Path, info: bool, output: Path | None, target: Target | None, debug: bool, **settings: Any
 ) -> None:
-    """Export the generator of CHECKPOINT to ONNX and compare it with PyTorch on real pictures.
+    """Turn the generator of a checkpoint into an engine and prove it against PyTorch on real pictures.
+
+    FILE is a checkpoint of i2i-train, somebody else's generator (pix2pix, CycleGAN, pix2pixHD, CUT, GAN Compression),
+    or an ONNX file to build a plan from, as on a Jetson.
 
     \b
     i2i-export runs/facades/best.pt -o facades.onnx
+    i2i-export latest_net_G.pth --fp16 -o zebra.plan
+    i2i-export zebra.plan.onnx -o zebra.plan
+    i2i-export --info zebra.plan
     """  # noqa: D301
-    output = output or checkpoint.with_suffix(".onnx")
-    if output.suffix.lower() != ".onnx":
-        raise UsageError(f"--output {output}: expected a name ending in .onnx")
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-        import torch  # noqa: F401
-    except ImportError as error:
-        raise ModelError(f"exporting needs {error.name}; pip install 'i2i[export,cpu]'") from error
-    statistics: NormStatistics | None = None if norm_statistics == "auto" else norm_statistics  # type: ignore[assignment]
+    if info:
+        from i2i_export.info import show_info
+
+        show_info(file)
+        return
+    if settings["fp16"] and settings["int8"]:
+        raise UsageError("--fp16 and --int8: expected one of them")
+    if not settings["dynamic"] and (settings["min_size"] or settings["max_size"] or settings["max_batch"] > 1):
+        raise UsageError("--min-size, --max-size and --max-batch: expected --dynamic beside them")
+    is_onnx = file.suffix.lower() == ".onnx"
+    _require_libraries(["onnx"] if is_onnx else ["torch", "onnx", "onnxscript", "onnxruntime"])
+    from i2i_export.targets import SUFFIXES, choose_target
+
+    target = choose_target(target, output)
+    if output is None:
+        output = file if is_onnx and target == "onnx" else file.with_suffix(SUFFIXES[target][0])
+    request = _request(output, target, settings)
+    if is_onnx:
+        given = [option for name, option in _CHECKPOINT_ONLY.items() if settings[name] not in (None, False)]
+        if given:
+            raise UsageError(f"{given[0]}: {file} is an ONNX file, whose graph is decided; export its checkpoint again")
+        from i2i_export.from_onnx import deliver_onnx
+
+        deliver_onnx(file, request)
+        return
+    from i2i_export.delivery import deliver_checkpoint
     from i2i_trainer.trained import load_trained
 
-    trained = load_trained(checkpoint, direction=direction, statistics=statistics)
-    _export(trained, output, size or _training_size(trained.card, checkpoint), graph_io, style, pictures, tolerance)
+    direction: Direction | None = settings["direction"]
+    statistics: NormStatistics | None = {"image": "image", "running": "running"}.get(settings["norm_statistics"])  # type: ignore[assignment]
+    trained = load_trained(file, direction=direction, statistics=statistics, arch=settings["arch"])
+    deliver_checkpoint(trained, request)
 
 
-def _export(
-    trained: Trained,
-    output: Path,
-    size: tuple[int, int],
-    graph_io: GraphIo,
-    style: int | None,
-    pictures: str | None,
-    tolerance: float | None,
-) -> None:
-    from dataclasses import replace
+def _request(output: Path, target: Target, settings: dict[str, Any]) -> Request:
+    from i2i_export.request import Request
+    from i2i_runtime.engines.build import BuildOptions
 
-    from i2i_export.graph import build_graph, exported_card, save_with_card
-    from i2i_export.parity import TOLERANCE, measure_parity
-    from i2i_runtime.engines.open import open_engine
-    from i2i_runtime.image import make_folder
-
-    _check_size(size, trained.card)
-    proof = _read_pictures(pictures, trained.card) if pictures else trained.examples
-    tolerance = TOLERANCE[graph_io] if tolerance is None else tolerance
-    make_folder(output.parent)
-
-    began = time.monotonic()
-    click.echo(f"exporting {trained.card.generator.name} at {size[0]}x{size[1]}, {graph_io} I/O ...", err=True)
-    card = exported_card(trained.card, size=size, graph_io=graph_io, statistics=trained.statistics, style=style)
-    model = build_graph(trained.generator, size, graph_io, card)
-    beside = output.with_name(f".{output.stem}.partial.onnx")
-    try:
-        save_with_card(model, card, beside)
-        with open_engine(beside, device="cpu") as engine:
-            record = measure_parity(trained.generator, engine, card, proof, tolerance)
-        _show(record, graph_io)
-        if record.max_abs > tolerance:
-            raise ModelError(
-                f"{output}: differs from PyTorch by {record.max_abs:.3g}, expected at most {tolerance:g}; nothing was "
-                "written"
-            )
-        save_with_card(model, replace(card, parity=(record,)), beside)
-        beside.replace(output)
-    except OSError as error:
-        raise SinkError(f"{output}: cannot be written ({error.strerror})") from error
-    finally:
-        beside.unlink(missing_ok=True)
-    megabytes = output.stat().st_size / 1e6
-    click.echo(f"{output}: {megabytes:.1f} MB, {time.monotonic() - began:.1f} s")
-
-
-def _training_size(card: Card, checkpoint: Path) -> tuple[int, int]:
-    if card.training is None:
-        raise UsageError(f"{checkpoint}: its card names no training size; give --size")
-    return card.training.size
-
-
-def _check_size(size: tuple[int, int], card: Card) -> None:
-    multiple, minimum = card.size.multiple_of, card.size.minimum
-    if not card.size.allows(size):
-        raise UsageError(
-            f"--size {size[0]}x{size[1]}: {card.generator.name} takes multiples of {multiple} from {minimum} on"
-        )
-
-
-def _read_pictures(where: str, card: Card) -> list[Example]:
-    import torch
-
-    from i2i_runtime.image import image_to_tensor
-    from i2i_runtime.sources.images import ImagesSource
-
-    if card.labels is not None or card.input.channels not in (1, 3):
-        raise UsageError("--pictures: expected a model of grey or colour pictures; this one is proven on its examples")
-    with ImagesSource(where) as source:
-        examples = [{"input": torch.from_numpy(image_to_tensor(frame.image, card.input)[0])} for frame in source]
-        for line in source.skipped:
-            click.echo(f"skipped: {line}", err=True)
-    return list(examples)
-
-
-def _show(record: ParityRecord, graph_io: GraphIo) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    unit = "grey levels" if graph_io == "uint8" else "of [-1, 1]"
-    table = Table(title=f"PyTorch against {record.engine}, {record.pictures} pictures")
-    for column in (f"max abs ({unit})", "mean abs", "PSNR", "tolerance", "verdict"):
-        table.add_column(column, justify="right")
-    passes = record.max_abs <= record.tolerance
-    table.add_row(
-        f"{record.max_abs:.2e}",
-        f"{record.mean_abs:.2e}",
-        f"{record.psnr_db:.1f} dB",
-        f"{record.tolerance:g}",
-        "same" if passes else "DIFFERS",
+    return Request(
+        output=output,
+        target=target,
+        precision="fp16" if settings["fp16"] else "int8" if settings["int8"] else "fp32",
+        is_dynamic=settings["dynamic"],
+        build=BuildOptions(
+            workspace_mib=settings["workspace"],
+            **{
+                name: settings[name]
+                for name in ("optimization_level", "timing_cache", "hardware_compatible", "version_compatible")
+            },
+        ),
+        use_cache=not settings["no_cache"],
+        **{
+            name: settings[name]
+            for name in ("graph_io", "size", "min_size", "max_size", "max_batch", "style", "pictures", "tolerance")
+        },
+        **{name: settings[name] for name in ("min_psnr", "calibration", "triton")},
     )
-    Console().print(table)
+
+
+def _require_libraries(names: list[str]) -> None:
+    import importlib
+
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise ModelError(f"exporting needs {error.name}; pip install 'i2i[export,cpu]'") from error
 
 
 def main() -> None:

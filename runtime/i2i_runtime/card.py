@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import sys
 import types
 import typing
@@ -54,10 +55,18 @@ class SizeRule:
     """Height and width must be a multiple of this many pixels."""
     minimum: int = 1
     """Smallest height and width in pixels."""
+    smallest: tuple[int, int] | None = None
+    """(height, width) that an engine was built for at least; None where `minimum` says all."""
+    largest: tuple[int, int] | None = None
+    """(height, width) that an engine was built for at most; None where there is no limit."""
 
     def allows(self, size: tuple[int, int]) -> bool:
-        """Whether (height, width) keep the multiple and the minimum."""
-        return all(side % self.multiple_of == 0 and side >= self.minimum for side in size)
+        """Whether (height, width) keep the multiple and the limits."""
+        low, high = self.smallest or (self.minimum,) * 2, self.largest or (math.inf,) * 2
+        return all(
+            side % self.multiple_of == 0 and max(self.minimum, least) <= side <= most
+            for side, least, most in zip(size, low, high, strict=True)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +96,19 @@ class TrainingRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SizeProfile:
+    """The sizes that a dynamic graph is meant for: what TensorRT calls an optimisation profile."""
+
+    smallest: tuple[int, int]
+    """(height, width) in pixels, as are the others."""
+    typical: tuple[int, int]
+    """The size that an engine is tuned for."""
+    largest: tuple[int, int]
+    batch: int = 1
+    """The largest number of images at once; 1 is the smallest, and what an engine is tuned for."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExportRecord:
     """What the exporter did."""
 
@@ -98,6 +120,10 @@ class ExportRecord:
     """Whether batch norm layers normalise with the image's own statistics or with those gathered in training."""
     style: int | None = None
     """The style that was built in; None where it is chosen at run time, or there is none."""
+    profile: SizeProfile | None = None
+    """The sizes of a dynamic graph; None of a graph of one size and batch 1."""
+    kept_fp32: tuple[str, ...] = ()
+    """Layers of an fp16 or int8 graph that stay in FP32, since real pictures asked for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,8 +137,14 @@ class ParityRecord:
     mean_abs: float
     psnr_db: float
     """Peak signal-to-noise ratio over all pictures, in dB; 999 stands for identical."""
-    tolerance: float
-    """The largest `max_abs` that the export would have accepted."""
+    tolerance: float | None = None
+    """The largest `max_abs` that the export would have accepted; None where `min_psnr_db` decides."""
+    worst_psnr_db: float | None = None
+    """That of the picture that fares worst."""
+    min_psnr_db: float | None = None
+    """The lowest `worst_psnr_db` that the export would have accepted."""
+    ssim: float | None = None
+    """Mean structural similarity; None of pictures under 11 pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,7 +34,7 @@ def _value_range(context: click.Context, parameter: click.Parameter, text: str |
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.option("--engine", type=click.Path(path_type=Path), required=True, help="Exported model (.onnx).")
+@click.option("--engine", type=click.Path(path_type=Path), required=True, help="Exported model (.onnx, .plan, .xml).")
 @click.option("--video", metavar="FILE", help="Translate a video file: every frame, with its sound.")
 @click.option("--camera", metavar="N|DEVICE", help="Translate a camera live: the newest frame wins.")
 @click.option("--images", metavar="DIR|GLOB", help="Translate a folder, a picture or a glob pattern.")
@@ -61,6 +61,7 @@ def _value_range(context: click.Context, parameter: click.Parameter, text: str |
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to run."
 )
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads for one inference.")
+@click.option("--trust-engine", is_flag=True, help="Run a plan without a sidecar, or one that was built elsewhere.")
 @click.option(
     "--value-range",
     metavar="LOW,HIGH",
@@ -83,6 +84,7 @@ def i2i_run(
     fit: FitMode,
     device: Device,
     threads: int | None,
+    trust_engine: bool,
     value_range: tuple[float, float] | None,
     colour: Literal["RGB", "BGR"] | None,
     debug: bool,
@@ -113,7 +115,7 @@ def i2i_run(
     if video is not None:
         _refuse_to_overwrite(Path(video), outputs)
     sinks = _open_sinks(outputs, show)
-    opened = open_engine(engine, device, threads)
+    opened = open_engine(engine, device, threads, trust=trust_engine)
     if opened.card is not None and opened.card.labels is not None:
         if images is None or side_by_side:
             raise UsageError(f"{engine}: takes label maps; expected --images LABELS, without --side-by-side")

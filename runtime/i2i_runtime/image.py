@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from i2i_runtime.card import ImageSpec, SizeRule
 from i2i_runtime.errors import SinkError, SourceError, reason
-from i2i_runtime.frame import Image
+from i2i_runtime.frame import Image, LabelMap
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 
@@ -215,6 +215,13 @@ class Fit:
         padded = cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_REFLECT_101)
         return np.asarray(padded, np.uint8)
 
+    def apply_to_ids(self, maps: LabelMap) -> LabelMap:
+        """As `apply` for (h, w, c) ids, which take their nearest neighbour and never a mean."""
+        scaled = cv2.resize(maps, self.scaled[::-1], interpolation=cv2.INTER_NEAREST).reshape(*self.scaled, -1)
+        (top, left), (height, width) = self._offset, self.scaled
+        sides = ((top, self.model[0] - height - top), (left, self.model[1] - width - left), (0, 0))
+        return np.pad(scaled, sides, mode="edge")
+
     def undo(self, image: Image) -> Image:
         """Crop the padding away and resize back: `model` size to `source` size."""
         top, left = self._offset
@@ -225,22 +232,27 @@ def plan_fit(height: int, width: int, rule: SizeRule, mode: FitMode = "letterbox
     """How to bring a (height, width) image into a size that `rule` allows.
 
     A model of fixed size gets the image resized: `letterbox` keeps the aspect and pads the rest by reflection,
-    `stretch` fills the model's whole size. A model of free size gets it unscaled, padded to the next multiple.
+    `stretch` fills the model's whole size. A model of free size gets it unscaled, or as large as it takes, and padded
+    to the next multiple.
 
     >>> plan_fit(240, 426, SizeRule(height=256, width=256)).scaled
     (144, 256)
     >>> plan_fit(240, 426, SizeRule(multiple_of=32)).model
     (256, 448)
     """
+    low, high = rule.smallest or (rule.minimum,) * 2, rule.largest or (height, width)
 
-    def fitting(length: int, fixed: int | None) -> int:
+    def fitting(length: int, least: int) -> int:
         multiple = rule.multiple_of
-        return fixed or max(-(-length // multiple), -(-rule.minimum // multiple)) * multiple
+        return max(-(-length // multiple), -(-max(least, rule.minimum) // multiple)) * multiple
 
-    model = fitting(height, rule.height), fitting(width, rule.width)
     if rule.height is None and rule.width is None:
-        scaled = height, width
-    elif mode == "stretch":
+        shrink = min(1.0, high[0] / height, high[1] / width)
+        scaled = max(1, round(height * shrink)), max(1, round(width * shrink))
+        model = fitting(scaled[0], low[0]), fitting(scaled[1], low[1])
+        return Fit(source=(height, width), scaled=scaled, model=model)
+    model = rule.height or fitting(height, low[0]), rule.width or fitting(width, low[1])
+    if mode == "stretch":
         scaled = model
     else:
         scale = min(model[0] / height, model[1] / width)

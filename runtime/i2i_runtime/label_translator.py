@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from i2i_runtime.closing import Closing
@@ -12,7 +11,7 @@ from i2i_runtime.engines.base import Device, Engine, Tensor
 from i2i_runtime.engines.open import open_engine
 from i2i_runtime.errors import ModelError, SourceError, UsageError
 from i2i_runtime.frame import Image, LabelMap
-from i2i_runtime.image import resize, tensor_to_image
+from i2i_runtime.image import plan_fit, tensor_to_image
 
 
 class LabelTranslator(Closing):
@@ -60,15 +59,14 @@ class LabelTranslator(Closing):
         if has_choice:
             wanted.add("style")
         found = {spec.name for spec in self._engine.inputs}
-        if found != wanted or not card.size.height or not card.size.width:
-            raise ModelError(f"{name}: expected inputs {sorted(wanted)} of a fixed size, found {sorted(found)}")
+        if found != wanted:
+            raise ModelError(f"{name}: expected inputs {sorted(wanted)}, found {sorted(found)}")
         built_in = card.export.style if card.export else None
         if style not in (None, built_in) and not has_choice:
             raise UsageError(f"--style {style}: {name} has one style only; choose when exporting, or leave it out")
         if has_choice and not 0 <= (style or 0) < card.labels.styles:
             raise UsageError(f"--style {style}: {name} has styles 0 to {card.labels.styles - 1}")
         self._style = np.array([style or 0], np.int64)
-        self._size = card.size.height, card.size.width
 
     @property
     def has_instances(self) -> bool:
@@ -97,9 +95,8 @@ class LabelTranslator(Closing):
                 f"{self._engine.name}: expected label ids 0 to {self.labels.count - 1}, found {highest}; "
                 "was it trained on other classes?"
             )
-        height, width = self._size
-        # Ids take their nearest neighbour, never a mean.
-        fitted = cv2.resize(maps, (width, height), interpolation=cv2.INTER_NEAREST).reshape(height, width, expected)
+        fit = plan_fit(maps.shape[0], maps.shape[1], self.card.size, "stretch")
+        fitted = fit.apply_to_ids(maps)
         named: dict[str, Tensor] = {
             name: np.ascontiguousarray(fitted[None, None, :, :, i], np.int32)
             for i, name in enumerate(("labels", "instances")[:expected])
@@ -108,7 +105,7 @@ class LabelTranslator(Closing):
         output = self._engine.run(*(named[spec.name] for spec in self._engine.inputs))
         if not np.isfinite(output).all():
             raise ModelError(f"{self._engine.name}: the model returned NaN or infinity")
-        return resize(tensor_to_image(output[0], self.card.output), maps.shape[:2])
+        return fit.undo(tensor_to_image(output[0], self.card.output))
 
     def close(self) -> None:
         """Free the engine."""

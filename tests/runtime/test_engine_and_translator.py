@@ -417,9 +417,9 @@ def test_weights_outside_the_models_folder_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("best.pt", r"best.pt: expected an .onnx file, found .pt; export the checkpoint first: i2i-export"),
-        ("model.trt", r"model.trt: expected an .onnx file, found .trt$"),
-        ("model", r"model: expected an .onnx file, found no suffix$"),
+        ("best.pt", r"best.pt: expected an .onnx, .* or .xml file, found .pt; export the checkpoint first: i2i-export"),
+        ("model.trt", r"model.trt: expected an .onnx, .plan, .engine or .xml file, found .trt$"),
+        ("model", r"model: expected an .onnx, .plan, .engine or .xml file, found no suffix$"),
     ],
 )
 def test_another_kind_of_file_is_refused_by_its_suffix(tmp_path, name, message):

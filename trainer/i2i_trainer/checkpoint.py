@@ -12,7 +12,7 @@ import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -80,6 +80,15 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises:
         ModelError: missing, cut off, altered, or not a checkpoint of ours.
     """
+    return as_checkpoint(read_tensors(path), path)
+
+
+def read_tensors(path: Path) -> object:
+    """What a file of torch.save holds, ours or someone else's: tensors and plain values only, never code.
+
+    Raises:
+        ModelError: missing, cut off, altered, or holding something that would have to be run.
+    """
     if not path.is_file():
         raise ModelError(f"{path}: no such checkpoint; expected RUN/last.pt or RUN/best.pt")
     allowed = _allowed_sums(_sums_path(path))
@@ -89,14 +98,38 @@ def load_checkpoint(path: Path) -> Checkpoint:
             "copy it again, or use another checkpoint of the run"
         )
     try:
-        payload = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:
+            head = file.read(12)
+        # What torch.save writes is a zip file, or a pickle as it was before PyTorch 1.6.
+        if not head.startswith((b"PK", b"\x80")):
+            found = f"one that begins with {head!r}" if head else "an empty one"
+            raise ModelError(
+                f"{path}: expected tensors and JSON only in a file of torch.save, found {found}; copy it again"
+            )
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except ModelError:
+        raise
     except pickle.UnpicklingError as error:
         raise ModelError(
-            f"{path}: expected tensors and JSON only, found something else, which is not loaded: it could run code"
+            f"{path}: expected tensors and JSON only, found something else, which is not loaded: it could run code; "
+            "save the state_dict() of the generator alone"
         ) from error
     except Exception as error:  # zip, pickle and torch each have their own
         raise ModelError(f"{path}: not a whole checkpoint ({reason(error)}); use another one of the run") from error
-    if not isinstance(payload, Mapping) or "format" not in payload:
+
+
+def is_checkpoint(payload: object) -> TypeGuard[Mapping[str, Any]]:
+    """Whether what `read_tensors` gave claims to be a checkpoint of ours."""
+    return isinstance(payload, Mapping) and "format" in payload
+
+
+def as_checkpoint(payload: object, path: Path) -> Checkpoint:
+    """Check what `read_tensors` gave of a file.
+
+    Raises:
+        ModelError: not a checkpoint of ours.
+    """
+    if not is_checkpoint(payload):
         raise ModelError(f"{path}: expected a checkpoint of i2i-train, found other contents")
     if payload["format"] != FORMAT:
         raise ModelError(f"{path}: checkpoint format {payload['format']} is unknown, this i2i reads {FORMAT}")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from torch import Tensor, nn
 
-from i2i_runtime.card import Card, MadeWith
+from i2i_runtime.card import Card, ImageSpec, MadeWith
 from i2i_runtime.errors import ModelError, UsageError
-from i2i_trainer.checkpoint import Checkpoint, file_sha256, load_checkpoint, load_weights
-from i2i_trainer.networks.build import build_generator
+from i2i_trainer.checkpoint import Checkpoint, as_checkpoint, file_sha256, is_checkpoint, load_weights, read_tensors
+from i2i_trainer.foreign import parse_arch, recognise, state_dict_of
+from i2i_trainer.networks.build import build_generator, size_rule
 from i2i_trainer.networks.inference import NormStatistics, as_used, default_statistics
 
 Direction = Literal["AtoB", "BtoA"]
@@ -30,20 +32,26 @@ class Trained:
 
 
 def load_trained(
-    path: Path, *, direction: Direction | None = None, statistics: NormStatistics | None = None
+    path: Path,
+    *,
+    direction: Direction | None = None,
+    statistics: NormStatistics | None = None,
+    arch: str | None = None,
 ) -> Trained:
-    """Load a checkpoint's generator.
+    """Load the generator of a checkpoint, ours or someone else's.
 
     Args:
-        path: a checkpoint of i2i-train.
+        path: a checkpoint of i2i-train, or the state dict of a generator whose layout is known (see `foreign`).
         direction: of those that the model has learnt; None takes that of its training.
-        statistics: what batch norms normalise with; None takes what the training's batch size suggests.
+        statistics: what batch norms normalise with; None takes what the training's batch size suggests, and of someone
+            else's generator the picture's own, as the reference implementations do.
+        arch: of someone else's generator what its keys do not tell, as `foreign.parse_arch` reads it.
 
     Raises:
-        ModelError: not a whole checkpoint of ours.
-        UsageError: a direction that it has not learnt.
+        ModelError: not a whole checkpoint, or a generator that is not known.
+        UsageError: a direction that it has not learnt; an `arch` that is wrong or not needed.
     """
-    return choose_direction(load_directions(path, statistics), direction, path)
+    return choose_direction(load_directions(path, statistics, arch), direction, path)
 
 
 def choose_direction(learnt: dict[Direction, Trained], direction: Direction | None, path: Path) -> Trained:
@@ -58,16 +66,63 @@ def choose_direction(learnt: dict[Direction, Trained], direction: Direction | No
     return learnt[wanted]
 
 
-def load_directions(path: Path, statistics: NormStatistics | None = None) -> dict[Direction, Trained]:
+def load_directions(
+    path: Path, statistics: NormStatistics | None = None, arch: str | None = None
+) -> dict[Direction, Trained]:
     """Load every generator of a checkpoint that translates: first that of its training's direction.
 
+    Args:
+        path: see `load_trained`.
+        statistics: see `load_trained`.
+        arch: see `load_trained`.
+
     Raises:
-        ModelError: not a whole checkpoint of ours.
+        ModelError: not a whole checkpoint, or a generator that is not known.
+        UsageError: an `arch` that is wrong or not needed.
     """
-    checkpoint = load_checkpoint(path)
+    payload = read_tensors(path)
+    if not is_checkpoint(payload):
+        trained = _foreign(path, payload, statistics, arch)
+        return {trained.card.direction: trained}
+    if arch is not None:
+        raise UsageError(f"--arch {arch}: {path} is a checkpoint of i2i-train, which states its own; leave it out")
+    checkpoint = as_checkpoint(payload, path)
     if not checkpoint.cards:
         raise ModelError(f"{path}: expected a generator, found none")
     return {card.direction: _trained(path, checkpoint, name, statistics) for name, card in checkpoint.cards.items()}
+
+
+def _foreign(path: Path, payload: object, statistics: NormStatistics | None, arch: str | None) -> Trained:
+    overrides = {} if arch is None else parse_arch(arch)
+    found = recognise(state_dict_of(payload, str(path)), str(path), overrides)
+    generator = build_generator(found.architecture)
+    load_weights(generator, found.weights, f"{path}: generator")
+    # The reference implementations translate in training mode, at batch 1.
+    statistics = statistics or "image"
+    card = Card(
+        name=_name(path),
+        model_type=found.model_type,
+        # Their trainings call the way back, from B to A, G_B.
+        direction="BtoA" if path.stem.endswith("G_B") else "AtoB",
+        generator=found.architecture,
+        input=_image_spec(1 if found.labels else found.input_channels),
+        output=_image_spec(found.output_channels),
+        size=size_rule(found.architecture),
+        labels=found.labels,
+        made_with=MadeWith(source_sha256=file_sha256(path)),
+    )
+    return Trained(generator=as_used(generator, statistics, card.labels), card=card, examples=[], statistics=statistics)
+
+
+def _name(path: Path) -> str:
+    """A training's name: the folder of a file that is called the same in every training, else the file."""
+    of_every_training = re.fullmatch(r"(?:(?:\w+_)?net_?)?G(?:_[AB])?", path.stem)
+    return (path.resolve().parent.name if of_every_training else "") or path.stem
+
+
+def _image_spec(channels: int) -> ImageSpec:
+    colours: dict[int, Literal["GRAY", "RGB"]] = {1: "GRAY", 3: "RGB"}
+    return ImageSpec(channels=channels, colour=colours.get(channels, "MULTI"))
 
 
 def _trained(path: Path, checkpoint: Checkpoint, name: str, statistics: NormStatistics | None) -> Trained:

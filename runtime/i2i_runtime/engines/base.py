@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from i2i_runtime.card import Card
 from i2i_runtime.closing import Closing
+from i2i_runtime.errors import ModelError
 
 Tensor = npt.NDArray[Any]
 Device = Literal["auto", "cpu", "cuda"]
@@ -28,6 +29,19 @@ class TensorSpec:
     def __str__(self) -> str:
         shape = "x".join("?" if length is None else str(length) for length in self.shape)
         return f"{self.dtype} {shape}"
+
+    def check(self, tensor: Tensor, where: str) -> None:
+        """Refuse a tensor of another type or shape, for libraries that would read past its end.
+
+        Raises:
+            ModelError: names `where` it was given, what was expected and what was found.
+        """
+        found = TensorSpec(name=self.name, shape=tensor.shape, dtype=tensor.dtype)
+        fits = len(self.shape) == tensor.ndim and all(
+            expected in (None, length) for expected, length in zip(self.shape, tensor.shape, strict=True)
+        )
+        if not fits or tensor.dtype != self.dtype:
+            raise ModelError(f"{where}: input {self.name}: expected {self}, found {found}")
 
 
 class Engine(Closing):

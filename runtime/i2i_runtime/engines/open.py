@@ -6,7 +6,7 @@ from importlib import metadata
 from pathlib import Path
 
 from i2i_runtime.engines.base import Device, Engine
-from i2i_runtime.errors import ModelError, reason
+from i2i_runtime.errors import DeviceError, ModelError, reason
 
 _ONE_OF_EACH = (
     ("onnxruntime", "onnxruntime-gpu"),
@@ -15,13 +15,16 @@ _ONE_OF_EACH = (
 """Distributions that install the same files: with both, the last one installed wins and its twin is broken."""
 
 
-def open_engine(path: str | Path, device: Device = "auto", threads: int | None = None) -> Engine:
+def open_engine(
+    path: str | Path, device: Device = "auto", threads: int | None = None, *, trust: bool = False
+) -> Engine:
     """Load a model file with the engine that its suffix asks for.
 
     Args:
-        path: an `.onnx` file.
+        path: an `.onnx` file (ONNX Runtime), a `.plan` or `.engine` (TensorRT, TensorRT-RTX) or an `.xml` (OpenVINO).
         device: where to run it.
         threads: CPU threads for one inference; None leaves the choice to the engine.
+        trust: run a plan without a sidecar, or one that was built elsewhere: it is native code.
 
     Raises:
         ModelError: no such file, an unknown kind of file, a broken file, no engine installed.
@@ -30,9 +33,20 @@ def open_engine(path: str | Path, device: Device = "auto", threads: int | None =
     path = Path(path)
     if not path.is_file():
         raise ModelError(f"{path}: no such engine file; make one with i2i-export RUN/best.pt -o model.onnx")
-    if path.suffix.lower() != ".onnx":
-        hint = "; export the checkpoint first: i2i-export" if path.suffix == ".pt" else ""
-        raise ModelError(f"{path}: expected an .onnx file, found {path.suffix or 'no suffix'}{hint}")
+    suffix = path.suffix.lower()
+    if suffix == ".onnx":
+        return _open_onnx(path, device, threads)
+    if suffix in (".plan", ".engine"):
+        return _open_plan(path, device, trust)
+    if suffix == ".xml":
+        return _open_openvino(path, device, threads)
+    hint = "; export the checkpoint first: i2i-export" if suffix == ".pt" else ""
+    raise ModelError(
+        f"{path}: expected an .onnx, .plan, .engine or .xml file, found {path.suffix or 'no suffix'}{hint}"
+    )
+
+
+def _open_onnx(path: Path, device: Device, threads: int | None) -> Engine:
     try:
         from i2i_runtime.engines.onnxruntime import OnnxRuntimeEngine
     except ImportError as error:
@@ -41,6 +55,24 @@ def open_engine(path: str | Path, device: Device = "auto", threads: int | None =
         ) from error
 
     return OnnxRuntimeEngine(path, device, threads)
+
+
+def _open_plan(path: Path, device: Device, trust: bool) -> Engine:
+    # Its libraries are chosen by what the plan's sidecar says, and imported there.
+    from i2i_runtime.engines.tensorrt import TensorRtEngine
+
+    if device == "cpu":
+        raise DeviceError(f"--device cpu: {path.name} runs on an NVIDIA GPU; use the model's .onnx or .xml on the CPU")
+    return TensorRtEngine(path, trust=trust)
+
+
+def _open_openvino(path: Path, device: Device, threads: int | None) -> Engine:
+    try:
+        from i2i_runtime.engines.openvino import OpenVinoEngine
+    except ImportError as error:
+        raise ModelError(f"no engine to run OpenVINO models ({reason(error)}); pip install 'i2i[openvino]'") from error
+
+    return OpenVinoEngine(path, device, threads)
 
 
 def wheel_conflicts() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing
 from typing import Any
 
 from torch import nn
@@ -10,9 +11,13 @@ from i2i_runtime.card import Architecture, SizeRule
 from i2i_runtime.errors import ModelError, UsageError
 from i2i_trainer.config import Size
 from i2i_trainer.networks.layers import init_weights
+from i2i_trainer.networks.mobile_resnet import MobileResnetGenerator
 from i2i_trainer.networks.pix2pixhd import GlobalGenerator, LocalEnhancer
-from i2i_trainer.networks.resnet import MULTIPLE, ResnetGenerator, resnet_blocks
+from i2i_trainer.networks.resnet import ResnetGenerator, resnet_blocks
 from i2i_trainer.networks.unet import UnetGenerator, unet_downs
+
+_MOBILE = "mobile_"
+_PIX2PIXHD: dict[str, type[nn.Module]] = {"global": GlobalGenerator, "local": LocalEnhancer}
 
 
 def build_generator(architecture: Architecture) -> nn.Module:
@@ -23,20 +28,36 @@ def build_generator(architecture: Architecture) -> nn.Module:
     """
     name, arguments = architecture.name, dict[str, Any](architecture.arguments)
     try:
-        if name.startswith("unet_"):
-            return UnetGenerator(unet_downs(name), **arguments)
-        if name.startswith("resnet_"):
-            return ResnetGenerator(resnet_blocks(name), **arguments)
-        if name in _PIX2PIXHD:
-            return _PIX2PIXHD[name](**arguments)
+        network, number = _network(name)
+        return network(*number, **arguments)
     except (TypeError, KeyError, UsageError) as error:
         raise ModelError(f"generator {name}: not one that can be built ({error})") from error
-    raise ModelError(
-        f"generator {name!r}: expected unet_N, resnet_Nblocks, global or local; use the i2i that trained it"
-    )
 
 
-_PIX2PIXHD: dict[str, type[nn.Module]] = {"global": GlobalGenerator, "local": LocalEnhancer}
+def argument_kinds(name: str) -> dict[str, Any]:
+    """The arguments that a generator takes, with their types.
+
+    Raises:
+        UsageError: a name that is no generator's.
+    """
+    network, number = _network(name)
+    # __init__ as a function, not as the method of an instance that may belong to a subclass.
+    kinds = typing.get_type_hints(vars(network)["__init__"])
+    del kinds["return"]
+    return dict(list(kinds.items())[len(number) :])
+
+
+def _network(name: str) -> tuple[type[nn.Module], tuple[int, ...]]:
+    """The class of a generator, and the number in its name where there is one: its first argument."""
+    if name.startswith("unet_"):
+        return UnetGenerator, (unet_downs(name),)
+    if name.startswith("resnet_"):
+        return ResnetGenerator, (resnet_blocks(name),)
+    if name.startswith(_MOBILE):
+        return MobileResnetGenerator, (resnet_blocks(name.removeprefix(_MOBILE)),)
+    if name in _PIX2PIXHD:
+        return _PIX2PIXHD[name], ()
+    raise UsageError(f"generator {name!r}: expected unet_N, resnet_Nblocks, mobile_resnet_Nblocks, global or local")
 
 
 def new_generator(architecture: Architecture) -> nn.Module:
@@ -63,17 +84,18 @@ def size_rule(architecture: Architecture) -> SizeRule:
     if name.startswith("unet_"):
         multiple = 2 ** unet_downs(name)
         return SizeRule(multiple_of=multiple, minimum=multiple)
-    if name.startswith("resnet_"):
-        resnet_blocks(name)
-        multiple = MULTIPLE
+    if name.startswith(("resnet_", _MOBILE)):
+        resnet_blocks(name.removeprefix(_MOBILE))
+        multiple = 2 ** int(arguments.get("n_downsampling", 2))
     elif name in _PIX2PIXHD:
         # What an architecture leaves out has the network's own default.
         halvings = int(arguments.get("n_downsampling", 4))
         multiple = 2 ** (halvings + (int(arguments.get("n_enhancers", 1)) if name == "local" else 0))
     else:
         raise UsageError(f"--generator {name}: expected unet_256, unet_128, resnet_9blocks, resnet_6blocks, ...")
-    # A border of one pixel is reflected at the smallest size: it must be more than one pixel.
-    return SizeRule(multiple_of=multiple, minimum=2 * multiple)
+    # A border of one pixel is reflected at the smallest size: it must be more than one pixel. A border of three is
+    # reflected at full size.
+    return SizeRule(multiple_of=multiple, minimum=max(2 * multiple, 4))
 
 
 def check_size(architecture: Architecture, size: Size) -> None:

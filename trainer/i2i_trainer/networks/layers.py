@@ -2,27 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-NormName = Literal["batch", "instance"]
+NormName = Literal["batch", "instance", "instance_affine", "none"]
+"""The papers use batch norm with learnt scale and shift, or instance norm without; the others stand in files."""
 
-_NORMS: dict[str, type[nn.BatchNorm2d] | type[nn.InstanceNorm2d]] = {
+_NORMS: dict[str, Callable[[int], nn.Module]] = {
     "batch": nn.BatchNorm2d,
     "instance": nn.InstanceNorm2d,
+    "instance_affine": partial(nn.InstanceNorm2d, affine=True),
+    "none": nn.Identity,
+}
+
+Padding = Literal["reflect", "replicate", "zero"]
+"""What the residual blocks put around a picture."""
+
+_BORDERS: dict[str, list[type[nn.Module]]] = {
+    "reflect": [nn.ReflectionPad2d],
+    "replicate": [nn.ReplicationPad2d],
+    "zero": [],
 }
 
 
 def norm_layer(norm: NormName, channels: int) -> nn.Module:
-    """Batch norm with learnt scale and shift, or instance norm without, as the papers use them."""
+    """A normalisation layer, or one that does nothing where there is `none`."""
     return _NORMS[norm](channels)
 
 
 def convs_have_bias(norm: NormName) -> bool:
-    """A convolution before a norm with its own shift needs none; before instance norm it keeps one."""
-    return norm == "instance"
+    """Whether convolutions before a norm have a bias.
+
+    Before batch norm, which has its own shift, they need none; before instance norm the reference implementations
+    keep one, with learnt scale and shift too. Without any norm they have none.
+    """
+    return norm in ("instance", "instance_affine")
+
+
+def border(padding: Padding) -> tuple[list[nn.Module], int]:
+    """One pixel around the picture before a 3x3 convolution: the layers, and the padding of the convolution itself.
+
+    Zeros are the convolution's own, which takes a layer less: it shows in the keys.
+    """
+    layers = _BORDERS[padding]
+    return [layer(1) for layer in layers], 0 if layers else 1
 
 
 def conv_stage(
@@ -58,17 +85,21 @@ def half_size() -> nn.AvgPool2d:
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions with reflected borders, and the input added to the result (Johnson et al. 2016).
 
-    State-dict keys are those of the PyTorch reference implementations: dropout moves the second convolution by one.
+    State-dict keys are those of the PyTorch reference implementations: dropout moves the second convolution by one,
+    a border of zeros the first by one and the second by two.
     """
 
-    def __init__(self, features: int, norm: NormName, *, bias: bool, dropout: float = 0.0) -> None:
+    def __init__(
+        self, features: int, norm: NormName, *, bias: bool, dropout: float = 0.0, padding: Padding = "reflect"
+    ) -> None:
         super().__init__()
-        layers = [nn.ReflectionPad2d(1), *conv_stage(features, features, norm, padding=0, bias=bias)]
+        around, own = border(padding)
+        layers = [*around, *conv_stage(features, features, norm, padding=own, bias=bias)]
         if dropout:
             layers.append(nn.Dropout(dropout))
         layers += [
-            nn.ReflectionPad2d(1),
-            nn.Conv2d(features, features, 3, bias=bias),
+            *border(padding)[0],
+            nn.Conv2d(features, features, 3, padding=own, bias=bias),
             norm_layer(norm, features),
         ]
         self.conv_block = nn.Sequential(*layers)

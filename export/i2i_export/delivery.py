@@ -1,0 +1,259 @@
+"""From a loaded generator to the files that were asked for: all of them, proven, or none."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import click
+import onnx
+
+from i2i_export import targets
+from i2i_export.emulation import EmulatedEngine
+from i2i_export.fp16 import require_finite_weights, within_range
+from i2i_export.graph import PICTURE_IO, build_graph, exported_card, save_with_card
+from i2i_export.int8 import good_enough
+from i2i_export.parity import Case, Example, Gate, all_inputs, default_gate, measure_parity, save_strip
+from i2i_export.proof import drawn_pictures, read_pictures
+from i2i_export.report import say_written, show_parity
+from i2i_export.request import GraphIo, Request, Sides
+from i2i_export.staging import move_into_place, staging
+from i2i_export.triton import add_to_repository, check_servable
+from i2i_runtime.card import Card, ParityRecord, SizeProfile
+from i2i_runtime.engines.base import Engine
+from i2i_runtime.engines.open import open_engine
+from i2i_runtime.errors import DeviceError, ModelError, UsageError
+from i2i_trainer.trained import Trained
+
+_SIZE = 256
+"""Side in pixels of the pictures that most published generators were trained on; for those that do not say."""
+
+
+def deliver_checkpoint(trained: Trained, request: Request) -> None:
+    """Export a generator, prove every step that can run here, and write the files.
+
+    Raises:
+        ModelError: a proof failed, or a library refuses the graph; nothing was written.
+        DeviceError: the target is built on its device only; the ONNX file that is needed there was written.
+        UsageError: settings that do not fit the model.
+        SinkError: the files cannot be written.
+    """
+    began = time.monotonic()
+    targets.require(request.target)
+    check_servable(request.triton, request.target)
+    size = request.size or _usual_size(trained)
+    card = exported_card(
+        trained.card,
+        size=size,
+        graph_io=_graph_io(request, trained.card),
+        statistics=trained.statistics,
+        precision=request.precision,
+        style=request.style,
+        profile=_profile(request, trained.card, size),
+    )
+    _check_sizes(card, size)
+    examples = _examples(trained, request, size)
+    assert card.export is not None
+    gate = default_gate(card.export, max_abs=request.tolerance, min_psnr_db=request.min_psnr)
+    click.echo(_announcement(card, size), err=True)
+    model = build_graph(trained.generator, card)
+    require_finite_weights(model)
+    with staging(request.output) as folder:
+        proof = _Proof(trained, examples, gate, folder)
+        model, card = _in_precision(model, card, proof, request)
+        _deliver(model, card, proof, request, folder)
+    say_written(request.output, began)
+
+
+class _Proof:
+    """Holds what every step of an export is measured against."""
+
+    def __init__(self, trained: Trained, examples: Sequence[Example], gate: Gate, folder: Path) -> None:
+        self.examples, self.gate = examples, gate
+        self.records: list[ParityRecord] = []
+        self.worst: tuple[float, Case] | None = None
+        self._generator, self._folder = trained.generator, folder
+
+    def measure(self, engine: Engine, card: Card, examples: Sequence[Example] | None = None) -> None:
+        """Record how an engine fares on the examples.
+
+        Raises:
+            ModelError: it does not pass.
+        """
+        record, case = measure_parity(
+            self._generator, engine, card, self.examples if examples is None else examples, self.gate
+        )
+        self.records.append(record)
+        if not self.gate.passes(record):
+            show_parity(self.records, card, self.gate)
+            raise ModelError(
+                f"{record.engine} {self.gate.shortfall(record)}; nothing was written. "
+                "Another precision, --tolerance or --min-psnr changes what passes"
+            )
+        assert record.worst_psnr_db is not None
+        if self.worst is None or record.worst_psnr_db < self.worst[0]:
+            self.worst = record.worst_psnr_db, case
+
+    def psnr(self, engine: Engine, card: Card, examples: Sequence[Example]) -> float:
+        """PSNR in dB of the worst of some examples, without a record; minus infinity where the engine fails."""
+        try:
+            record, _ = measure_parity(self._generator, engine, card, examples, self.gate, at_every_size=False)
+        except ModelError:
+            return float("-inf")
+        assert record.worst_psnr_db is not None
+        return record.worst_psnr_db
+
+    def onnx_runtime(self, model: onnx.ModelProto, card: Card) -> Engine:
+        """A graph in ONNX Runtime on the CPU."""
+        path = self._folder / "trial.onnx"
+        save_with_card(model, card, path)
+        return open_engine(path, device="cpu")
+
+
+def _in_precision(model: onnx.ModelProto, card: Card, proof: _Proof, request: Request) -> tuple[onnx.ModelProto, Card]:
+    """The graph in the precision that was asked for, measured, and the card that tells which layers stayed FP32."""
+    assert card.export is not None
+    kept: list[str] = []
+    examples = proof.examples
+    if request.precision == "fp16":
+        around = [node.name for node in model.graph.node if node.name.startswith(PICTURE_IO)]
+
+        def passes(typed: onnx.ModelProto) -> bool:
+            return proof.psnr(EmulatedEngine(typed, "fp16"), card, examples) >= (proof.gate.min_psnr_db or 0.0)
+
+        model, islands = within_range(model, all_inputs(card, examples), passes, keep=around)
+        for island in islands:
+            click.echo(f"stays FP32: {island.node} ({island.reason})", err=True)
+        kept = [island.node for island in islands]
+        proof.measure(EmulatedEngine(model, "fp16"), card)
+    elif request.precision == "int8":
+        # Never proven on the pictures that set the ranges.
+        for_ranges, examples = examples[::2], examples[1::2]
+
+        def psnr(quantised: onnx.ModelProto) -> float:
+            with proof.onnx_runtime(quantised, card) as engine:
+                return proof.psnr(engine, card, for_ranges)
+
+        model, kept = good_enough(
+            model, all_inputs(card, for_ranges), psnr, proof.gate.min_psnr_db or 0.0, request.calibration
+        )
+        click.echo(f"stay FP32: {', '.join(kept)}", err=True)
+    card = replace(card, export=replace(card.export, kept_fp32=tuple(kept)))
+    with proof.onnx_runtime(model, card) as engine:
+        proof.measure(engine, card, examples)
+    return model, card
+
+
+def _deliver(model: onnx.ModelProto, card: Card, proof: _Proof, request: Request, folder: Path) -> None:
+    """Write the target's files into the staging folder, measure what can run, and move all into place."""
+    name = request.output.name
+    graph = folder / (name if request.target == "onnx" else f"{name}.onnx")
+    (folder / "trial.onnx").unlink(missing_ok=True)
+    card = replace(card, parity=tuple(proof.records))
+    save_with_card(model, card, graph)
+    if request.target == "onnx":
+        staged = graph
+    else:
+        staged = folder / name
+        if (obstacle := targets.obstacle(request.target)) is not None:
+            # What the device needs is not thrown away.
+            show_parity(proof.records, card, proof.gate)
+            move_into_place(folder, request.output)
+            raise DeviceError(
+                f"{name}: not built, {obstacle}; its graph is proven and written: on the device run "
+                f"i2i-export {graph.name} -o {name}"
+            )
+        targets.write(graph, staged, request.target, card, request.build, request.use_cache)
+        with targets.opened(staged, request.target) as engine:
+            if engine is None:
+                click.echo(f"{name}: not run here, this machine has no GPU; its ONNX graph was proven", err=True)
+            else:
+                proof.measure(engine, card, proof.examples[1::2] if request.precision == "int8" else None)
+                card = replace(card, parity=tuple(proof.records))
+                targets.set_card(staged, request.target, card)
+        if request.target == "openvino":
+            graph.unlink()
+    show_parity(proof.records, card, proof.gate)
+    assert proof.worst is not None
+    save_strip(folder / f"{request.output.stem}.parity.png", proof.worst[1], card)
+    move_into_place(folder, request.output)
+    if request.triton is not None:
+        add_to_repository(request.triton, request.output, card, *targets.tensors(model))
+
+
+def _graph_io(request: Request, card: Card) -> GraphIo:
+    if request.graph_io != "auto":
+        return request.graph_io
+    takes_pictures = card.labels is None and {card.input.channels, card.output.channels} <= {1, 3}
+    # A GPU is sent a quarter of the bytes; on a CPU the conversion inside the graph is no faster.
+    return "uint8" if takes_pictures and request.target in targets.PLANS else "float"
+
+
+def _usual_size(trained: Trained) -> Sides:
+    card = trained.card
+    if card.training is not None:
+        return card.training.size
+    if card.labels is not None:
+        raise UsageError(f"{card.name}: its file does not say at which size it was trained; give --size HEIGHTxWIDTH")
+    side = -(-_SIZE // card.size.multiple_of) * card.size.multiple_of
+    if card.generator.name.startswith("unet_"):
+        side = max(card.size.minimum, min(side, card.size.multiple_of))
+    return side, side
+
+
+def _profile(request: Request, card: Card, size: Sides) -> SizeProfile | None:
+    if not request.is_dynamic:
+        return None
+    multiple, minimum = card.size.multiple_of, card.size.minimum
+    half = tuple(max(minimum, side // 2 // multiple * multiple) for side in size)
+    smallest = request.min_size or (half[0], half[1])
+    largest = request.max_size or (2 * size[0], 2 * size[1])
+    if any(not low <= mid <= high for low, mid, high in zip(smallest, size, largest, strict=True)):
+        raise UsageError(
+            f"--min-size {_words(smallest)} --size {_words(size)} --max-size {_words(largest)}: "
+            "expected each side of the first to be at most that of the second, and that of the third"
+        )
+    return SizeProfile(smallest=smallest, typical=size, largest=largest, batch=request.max_batch)
+
+
+def _check_sizes(card: Card, size: Sides) -> None:
+    profile = card.export.profile if card.export is not None else None
+    named = {"--size": size} | ({"--min-size": profile.smallest, "--max-size": profile.largest} if profile else {})
+    for option, sides in named.items():
+        if not card.size.allows(sides):
+            raise UsageError(
+                f"{option} {_words(sides)}: {card.generator.name} takes multiples of {card.size.multiple_of} from "
+                f"{card.size.minimum} on"
+            )
+
+
+def _examples(trained: Trained, request: Request, size: Sides) -> Sequence[Example]:
+    if request.pictures:
+        examples: Sequence[Example] = read_pictures(request.pictures, trained.card)
+    elif trained.examples:
+        examples = trained.examples
+    elif request.precision == "int8":
+        raise UsageError("--int8: its ranges come from real pictures, and this file brings none; give --pictures DIR")
+    else:
+        examples = drawn_pictures(trained.card, size)
+        click.echo(
+            "note: this file brings no pictures: it is proven on drawn ones; --pictures DIR takes yours",
+            err=True,
+        )
+    if request.precision == "int8" and len(examples) < 2:
+        raise UsageError("--int8: expected at least 2 pictures, some for the ranges and others for the proof; found 1")
+    return examples
+
+
+def _announcement(card: Card, size: Sides) -> str:
+    assert card.export is not None
+    sizes = _words(size)
+    if (profile := card.export.profile) is not None:
+        sizes = f"{_words(profile.smallest)} to {_words(profile.largest)}, batch 1 to {profile.batch}"
+    return f"exporting {card.generator.name} at {sizes}, {card.export.precision}, {card.export.graph_io} I/O ..."
+
+
+def _words(size: Sides) -> str:
+    return f"{size[0]}x{size[1]}"

@@ -1,0 +1,121 @@
+"""True FP16 arithmetic of an ONNX graph on a CPU, and a look at every tensor inside it.
+
+ONNX Runtime on a CPU computes an FP16 graph in FP32 and drops pairs of casts, which flatters it. Here each node is run
+by itself in FP32 and its result is rounded to what the graph says the tensor is: what tensor cores do, which add up in
+FP32 and round when they write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from i2i_runtime.engines.base import Engine, TensorSpec
+from i2i_runtime.errors import ModelError, reason
+
+Watch = Callable[[onnx.NodeProto, str, NDArray[Any]], None]
+"""Is called with a node, the name of its result, and the result."""
+
+_WIDER: dict[int, int] = {TensorProto.FLOAT16: TensorProto.FLOAT}
+
+
+def tensor_types(model: onnx.ModelProto) -> dict[str, int]:
+    """Element type (`TensorProto.FLOAT`, ...) of every tensor of a graph, by name."""
+    graph = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True).graph
+    values = (*graph.input, *graph.value_info, *graph.output)
+    types = {value.name: value.type.tensor_type.elem_type for value in values}
+    return types | {tensor.name: tensor.data_type for tensor in graph.initializer}
+
+
+class EmulatedEngine(Engine):
+    """Runs a graph node by node; see the head of this file."""
+
+    provider = "FP16 emulation"
+    card = None
+
+    def __init__(self, model: onnx.ModelProto, name: str) -> None:
+        """Take a checked model; `name` is for messages."""
+        self.name = name
+        self._model = model
+        self._types = tensor_types(model)
+        self._constants = {tensor.name: _fp32(numpy_helper.to_array(tensor)) for tensor in model.graph.initializer}
+        self.inputs = tuple(_spec(value) for value in model.graph.input)
+        self.outputs = tuple(_spec(value) for value in model.graph.output)
+        last_use = {name: node.name for node in model.graph.node for name in node.input}
+        self._done_after: dict[str, list[str]] = {}
+        for name, node_name in last_use.items():
+            self._done_after.setdefault(node_name, []).append(name)
+
+    def run(self, *inputs: NDArray[Any]) -> NDArray[Any]:
+        """See `Engine.run`."""
+        return self.trace(inputs)
+
+    def trace(self, inputs: tuple[NDArray[Any], ...], watch: Watch | None = None) -> NDArray[Any]:
+        """Run, and let `watch` see the result of every node.
+
+        Raises:
+            ModelError: ONNX Runtime refuses a node.
+        """
+        values: dict[str, NDArray[Any]] = {
+            spec.name: _fp32(array) for spec, array in zip(self.inputs, inputs, strict=True)
+        }
+        for node in self._model.graph.node:
+            given = {name: values[name] if name in values else self._constants[name] for name in node.input if name}
+            for name, array in zip(node.output, self._run_node(node, given), strict=True):
+                values[name] = self._rounded(name, array)
+                if watch is not None:
+                    watch(node, name, values[name])
+            for name in self._done_after.get(node.name, []):
+                values.pop(name, None)
+        spec = self.outputs[0]
+        return values[spec.name].astype(spec.dtype, copy=False)
+
+    def _run_node(self, node: onnx.NodeProto, given: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        alone = onnx.NodeProto()
+        alone.CopyFrom(node)
+        for attribute in alone.attribute:
+            if node.op_type == "Cast" and attribute.name == "to":
+                attribute.i = _WIDER.get(attribute.i, attribute.i)
+        graph = helper.make_graph(
+            [alone],
+            "node",
+            [
+                helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+                for name, array in given.items()
+            ],
+            [helper.make_tensor_value_info(name, self._wider_type(name), None) for name in node.output],
+        )
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        single = helper.make_model(graph, opset_imports=self._model.opset_import, ir_version=self._model.ir_version)
+        try:
+            session = ort.InferenceSession(single.SerializeToString(), options, providers=["CPUExecutionProvider"])
+            return [np.asarray(result) for result in session.run(list(node.output), given)]
+        except Exception as error:  # ONNX Runtime has a dozen classes without a public parent
+            raise ModelError(f"{self.name}: {node.op_type} {node.name} cannot be emulated ({reason(error)})") from error
+
+    def _wider_type(self, name: str) -> int:
+        return _WIDER.get(self._types[name], self._types[name])
+
+    def _rounded(self, name: str, array: NDArray[Any]) -> NDArray[Any]:
+        if self._types[name] != TensorProto.FLOAT16:
+            return array
+        with np.errstate(over="ignore"):  # infinity is what the GPU would write
+            return array.astype(np.float16).astype(np.float32)
+
+
+def _fp32(array: NDArray[Any]) -> NDArray[Any]:
+    return array.astype(np.float32) if array.dtype == np.float16 else array
+
+
+def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    tensor = value.type.tensor_type
+    shape = tuple(axis.dim_value if axis.HasField("dim_value") else None for axis in tensor.shape.dim)
+    return TensorSpec(name=value.name, shape=shape, dtype=np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type)))

@@ -1,0 +1,231 @@
+"""FP16 in the graph itself, with FP32 islands where real pictures ask for them.
+
+TensorRT 11 and TensorRT-RTX take the types of the ONNX file as they are (strongly typed), and TensorRT 10 does so when
+asked: a graph whose tensors say float16 needs no builder flag. FP16 everywhere costs trained generators 58 to 68 dB;
+what it cannot hold are values beyond 65504 and weights that vanish. Both are looked for on real pictures, and only the
+layers that need it stay in FP32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from i2i_export.emulation import EmulatedEngine, tensor_types
+from i2i_runtime.errors import ModelError
+
+LARGEST = 65504.0
+"""The largest finite FP16 number."""
+LIMIT = LARGEST / 4
+"""Values beyond this on the pictures at hand stay in FP32: other pictures may be brighter."""
+_ROUNDS = 4
+"""How often layers are added to the islands before giving up."""
+_SAMPLES = 20_000
+"""Values of each tensor that are compared; a tensor may have a hundred million."""
+
+Inputs = tuple[NDArray[Any], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Island:
+    """A layer that stays in FP32, and why."""
+
+    node: str
+    reason: str
+
+
+def to_fp16(model: onnx.ModelProto, keep: Collection[str] = ()) -> onnx.ModelProto:
+    """A copy of a float32 graph that computes in float16; inputs and outputs keep their types.
+
+    Where a float16 tensor meets a float32 one, one Cast serves all its readers.
+
+    Args:
+        model: a checked model; node names are unique.
+        keep: names of the nodes that stay in float32.
+
+    Returns:
+        A checked model.
+    """
+    types = tensor_types(model)
+    typed = onnx.ModelProto()
+    typed.CopyFrom(model)
+    graph = typed.graph
+    (opset,) = (entry.version for entry in typed.opset_import if entry.domain == "")
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    now = dict.fromkeys((name for name, kind in types.items() if kind == TensorProto.FLOAT), TensorProto.FLOAT)
+    nodes: list[onnx.NodeProto] = []
+    made: dict[tuple[str, int], str] = {}
+
+    def as_type(name: str, wanted: int) -> str:
+        """The name of a tensor in the type that a reader wants."""
+        if now[name] == wanted:
+            return name
+        if (name, wanted) not in made:
+            made[name, wanted] = new = f"{name}_{'fp16' if wanted == TensorProto.FLOAT16 else 'fp32'}"
+            if name in weights:
+                graph.initializer.append(_half(weights[name], new))
+            else:
+                nodes.append(helper.make_node("Cast", [name], [new], name=f"cast_{new}", to=wanted))
+        return made[name, wanted]
+
+    results = {value.name for value in graph.output if now.get(value.name)}
+    for node in graph.node:
+        schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
+        for index, name in enumerate(node.input):
+            if name in now:
+                halves = node.name not in keep and _takes_half(schema.inputs, index)
+                node.input[index] = as_type(name, TensorProto.FLOAT16 if halves else TensorProto.FLOAT)
+        nodes.append(node)
+        for index, name in enumerate(node.output):
+            if types.get(name) != TensorProto.FLOAT or node.name in keep or not _takes_half(schema.outputs, index):
+                continue
+            now[name] = TensorProto.FLOAT16
+            for attribute in node.attribute:
+                if attribute.name == "to":
+                    attribute.i = TensorProto.FLOAT16
+                elif attribute.name == "value" and attribute.t.data_type == TensorProto.FLOAT:
+                    attribute.t.CopyFrom(_half(attribute.t, attribute.t.name))
+    for name in results:
+        if now[name] == TensorProto.FLOAT16:
+            _rename(nodes, name, f"{name}_fp16")
+            nodes.append(helper.make_node("Cast", [f"{name}_fp16"], [name], name=f"cast_{name}", to=TensorProto.FLOAT))
+    del graph.node[:], graph.value_info[:]
+    graph.node.extend(nodes)
+    _drop_unused_weights(graph)
+    onnx.checker.check_model(typed, full_check=True)
+    return typed
+
+
+def _takes_half(parameters: Sequence[Any], index: int) -> bool:
+    """Whether a parameter may be float16: the sizes of a Resize, for example, may not."""
+    return "tensor(float16)" in parameters[min(index, len(parameters) - 1)].types
+
+
+def _half(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
+    with np.errstate(over="ignore"):  # infinity: the range gate has seen to it, or the parity gate will
+        return numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), name)
+
+
+def _rename(nodes: list[onnx.NodeProto], old: str, new: str) -> None:
+    for node in nodes:
+        for names in (node.input, node.output):
+            for index, name in enumerate(names):
+                if name == old:
+                    names[index] = new
+
+
+def _drop_unused_weights(graph: onnx.GraphProto) -> None:
+    used = {name for node in graph.node for name in node.input}
+    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+
+
+def out_of_range(model: onnx.ModelProto, inputs: Sequence[Inputs], limit: float = LIMIT) -> list[Island]:
+    """The nodes of a float32 graph that read, hold or write values beyond `limit` on these inputs."""
+    largest: dict[str, float] = {}
+
+    def watch(node: onnx.NodeProto, name: str, result: NDArray[Any]) -> None:
+        if result.dtype == np.float32 and result.size:
+            largest[name] = max(largest.get(name, 0.0), float(np.abs(result).max()))
+
+    engine = EmulatedEngine(model, "the FP32 graph")
+    for arrays in inputs:
+        engine.trace(arrays, watch)
+    for tensor in model.graph.initializer:
+        array = numpy_helper.to_array(tensor)
+        if array.dtype == np.float32 and array.size:
+            largest[tensor.name] = float(np.abs(array).max())
+    islands = []
+    for node in model.graph.node:
+        peak = max((largest.get(name, 0.0) for name in (*node.input, *node.output)), default=0.0)
+        if not peak <= limit:  # NaN too
+            islands.append(Island(node=node.name, reason=f"values up to {peak:.3g}"))
+    return islands
+
+
+def within_range(
+    model: onnx.ModelProto,
+    inputs: Sequence[Inputs],
+    passes: Callable[[onnx.ModelProto], bool],
+    keep: Collection[str] = (),
+) -> tuple[onnx.ModelProto, list[Island]]:
+    """An FP16 graph that is right on the given inputs, with as few layers in FP32 as that takes.
+
+    Args:
+        model: the float32 graph.
+        inputs: its inputs, of real pictures.
+        passes: whether an FP16 graph is good enough.
+        keep: nodes that stay in FP32 in any case, and are no island.
+
+    Returns:
+        The graph, and the islands in it: the last try, if none passes.
+    """
+    islands = {island.node: island for island in out_of_range(model, inputs)}
+    typed = to_fp16(model, {*keep, *islands})
+    for _ in range(_ROUNDS):
+        if passes(typed):
+            break
+        new = [island for island in _where_it_goes_wrong(model, typed, inputs[0]) if island.node not in islands]
+        if not new:
+            break
+        islands |= {island.node: island for island in new}
+        typed = to_fp16(model, {*keep, *islands})
+    return typed, list(islands.values())
+
+
+def _where_it_goes_wrong(model: onnx.ModelProto, typed: onnx.ModelProto, inputs: Inputs) -> list[Island]:
+    """The nodes that add most to the relative error of the FP16 graph, on one input."""
+    right, found = _samples(model, inputs), _samples(typed, inputs)
+
+    def error(name: str) -> float:
+        if name not in right:
+            return 0.0
+        half = found[f"{name}_fp16"] if name not in found else found[name]
+        with np.errstate(all="ignore"):
+            value = float(np.linalg.norm(half - right[name])) / max(float(np.linalg.norm(right[name])), 1e-30)
+        return value if np.isfinite(value) else np.inf
+
+    added = {}
+    for node in model.graph.node:
+        before = max((error(name) for name in node.input), default=0.0)
+        after = max(error(name) for name in node.output)
+        if np.isfinite(before):
+            added[node.name] = after - before
+    worst = max(added.values(), default=0.0)
+    if worst <= 0:
+        return []
+    return [
+        Island(node=name, reason=f"adds {value:.2g} to the relative error")
+        for name, value in added.items()
+        if value >= worst / 4 or np.isinf(value)
+    ]
+
+
+def _samples(model: onnx.ModelProto, inputs: Inputs) -> dict[str, NDArray[np.float64]]:
+    samples = {}
+
+    def watch(node: onnx.NodeProto, name: str, result: NDArray[Any]) -> None:
+        if result.dtype == np.float32:
+            samples[name] = result.reshape(-1)[:: max(1, result.size // _SAMPLES)].astype(np.float64)
+
+    EmulatedEngine(model, "the graph").trace(inputs, watch)
+    return samples
+
+
+def require_finite_weights(model: onnx.ModelProto) -> None:
+    """Refuse a graph whose weights are no numbers.
+
+    Raises:
+        ModelError: names the first.
+    """
+    for tensor in model.graph.initializer:
+        array = numpy_helper.to_array(tensor)
+        if array.dtype == np.float32 and not np.isfinite(array).all():
+            raise ModelError(f"weights {tensor.name}: NaN or infinity; export an earlier checkpoint of the run")

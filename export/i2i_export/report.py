@@ -1,0 +1,41 @@
+"""What an export tells the user."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from i2i_export.parity import Gate
+from i2i_runtime.card import Card, ParityRecord
+
+
+def show_parity(records: Sequence[ParityRecord], card: Card, gate: Gate) -> None:
+    """Print how engines compare with PyTorch, and what was expected of each."""
+    assert card.export is not None
+    unit = "grey levels" if card.export.graph_io == "uint8" else "values from -1 to 1"
+    title = f"{records[0].pictures} pictures against PyTorch, {card.export.precision}, {unit}; expected {gate}"
+    table = Table(title=title, box=None, padding=(0, 2, 0, 0))
+    table.add_column("engine", no_wrap=True)
+    for column in ("max abs", "mean abs", "PSNR dB", "worst", "SSIM", ""):
+        table.add_column(column, justify="right", no_wrap=True)
+    for record in records:
+        table.add_row(
+            record.engine,
+            f"{record.max_abs:.1e}",
+            f"{record.mean_abs:.1e}",
+            f"{record.psnr_db:.1f}",
+            f"{record.worst_psnr_db:.1f}",
+            "-" if record.ssim is None else f"{record.ssim:.4f}",
+            "same" if gate.passes(record) else "DIFFERS",
+        )
+    Console().print(table)
+
+
+def say_written(path: Path, began: float) -> None:
+    """Name the file, its size, and the seconds since `began` (`time.monotonic()`)."""
+    click.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB, {time.monotonic() - began:.1f} s")

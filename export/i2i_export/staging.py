@@ -1,0 +1,32 @@
+"""Several files written as one: all of them or none."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from i2i_runtime.errors import SinkError, system_reason
+from i2i_runtime.image import make_folder
+
+
+@contextmanager
+def staging(output: Path) -> Iterator[Path]:
+    """A folder beside the output, so that its files can be moved in one step each; gone in the end."""
+    make_folder(output.parent)
+    folder = Path(tempfile.mkdtemp(prefix=f".{output.stem}.", suffix=".partial", dir=output.parent))
+    try:
+        yield folder
+    except OSError as error:
+        raise SinkError(f"{output}: cannot be written ({system_reason(error)})") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def move_into_place(folder: Path, output: Path) -> None:
+    """Move what the staging folder holds to where `output` is."""
+    # What the file's name stands for comes last: whoever sees it sees what belongs to it, too.
+    for path in sorted(folder.iterdir(), key=lambda path: path.name == output.name):
+        path.replace(output.parent / path.name)

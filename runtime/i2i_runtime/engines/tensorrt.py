@@ -1,0 +1,214 @@
+"""Plans through TensorRT or TensorRT-RTX, on an NVIDIA GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from i2i_runtime.engines import nvinfer
+from i2i_runtime.engines.base import Engine, Tensor, TensorSpec
+from i2i_runtime.engines.manifest import Library, Manifest, load_plan
+from i2i_runtime.errors import DeviceError, ModelError
+
+_RTX_MAGIC = b"vtrt"
+"""The first bytes of a plan of TensorRT-RTX."""
+
+
+class TensorRtEngine(Engine):
+    """A plan on the GPU, with its own stream and buffers."""
+
+    def __init__(self, path: Path, *, trust: bool = False) -> None:
+        """Load `path`.
+
+        Args:
+            path: the `.plan` or `.engine` file.
+            trust: run it without a sidecar, or though its sidecar names another version or GPU.
+
+        Raises:
+            ModelError: no plan, one that was altered, or one for another GPU or version; its library is missing.
+            DeviceError: there is no GPU.
+        """
+        self.name = path.name
+        self._buffers: dict[str, tuple[int, int]] = {}
+        self._stream: Any = None
+        content, manifest = load_plan(path, trust)
+        self.card = manifest.card if manifest else None
+        library: Library = manifest.library if manifest else _library_of(content)
+        trt = nvinfer.load_library(library)
+        if manifest and not trust:
+            _check_version(path, manifest, str(trt.__version__))
+        try:
+            gpu = nvinfer.require_gpu()
+        except DeviceError as error:
+            raise DeviceError(f"{path}: a plan runs on an NVIDIA GPU ({error}); run the .onnx on the CPU") from error
+        if manifest and not trust:
+            _check_gpu(path, manifest, gpu)
+        self._cuda = nvinfer.cuda_runtime()
+        logger, self._messages = nvinfer.make_logger(trt)
+        self._messages.clear()
+        # The runtime must outlive the engine, and the engine its context.
+        self._runtime = runtime = trt.Runtime(logger)
+        if hasattr(runtime, "get_engine_validity"):
+            _check_validity(trt, runtime, path, content)
+        if manifest and manifest.version_compatible:
+            # Such a plan brings its own lean runtime, which is host code.
+            runtime.engine_host_code_allowed = True
+        self._engine = engine = runtime.deserialize_cuda_engine(content)
+        if engine is None:
+            raise ModelError(f"{path}: {nvinfer.LIBRARY_NAMES[library]} cannot load it ({self._messages.reason()})")
+        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
+        self.inputs = tuple(_spec(trt, engine, name, path) for name in inputs)
+        self.outputs = tuple(_spec(trt, engine, name, path) for name in names if name not in inputs)
+        self._context = engine.create_execution_context()
+        if self._context is None:
+            raise ModelError(f"{path}: no room to run it on {gpu.name} ({self._messages.reason()})")
+        self.provider = f"{nvinfer.LIBRARY_NAMES[library]} {trt.__version__} on {gpu.name}"
+        (self._stream,) = self._checked(self._cuda.cudaStreamCreate())
+
+    def run(self, *inputs: Tensor) -> Tensor:
+        """See `Engine.run`; the returned array is the caller's."""
+        cuda, context = self._cuda, self._context
+        self._messages.clear()
+        # Both lists hold the arrays until the stream has read and written them.
+        sent = [np.ascontiguousarray(tensor) for tensor in inputs]
+        for spec, tensor in zip(self.inputs, sent, strict=True):
+            self._set_shape(spec, tensor)
+            buffer = self._buffer(spec.name, tensor.nbytes)
+            to_device = cuda.cudaMemcpyKind.cudaMemcpyHostToDevice
+            self._checked(cuda.cudaMemcpyAsync(buffer, tensor.ctypes.data, tensor.nbytes, to_device, self._stream))
+        received = [np.empty(self._output_shape(spec), spec.dtype) for spec in self.outputs]
+        for spec, tensor in zip(self.outputs, received, strict=True):
+            self._buffer(spec.name, tensor.nbytes)
+        for name, (address, _) in self._buffers.items():
+            if not context.set_tensor_address(name, address):
+                raise ModelError(f"{self.name}: tensor {name} is refused ({self._messages.reason()})")
+        if not context.execute_async_v3(stream_handle=int(self._stream)):
+            raise ModelError(f"{self.name}: inference failed ({self._messages.reason()})")
+        for spec, tensor in zip(self.outputs, received, strict=True):
+            address, _ = self._buffers[spec.name]
+            to_host = cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost
+            self._checked(cuda.cudaMemcpyAsync(tensor.ctypes.data, address, tensor.nbytes, to_host, self._stream))
+        self._checked(cuda.cudaStreamSynchronize(self._stream))
+        return received[0]
+
+    def close(self) -> None:
+        """See `Closing`: free the buffers, the stream and what TensorRT holds."""
+        if self._stream is None:
+            return
+        for address, _ in self._buffers.values():
+            self._cuda.cudaFree(address)
+        self._buffers.clear()
+        self._cuda.cudaStreamDestroy(self._stream)
+        self._stream = None
+        self._context = None
+        self._engine = None
+        self._runtime = None
+
+    def _set_shape(self, spec: TensorSpec, tensor: Tensor) -> None:
+        """Tell the context an input's shape, after checking that the plan was built for it."""
+        spec.check(tensor, self.name)
+        if None not in spec.shape:
+            return
+        engine, context = self._engine, self._context
+        smallest, _, largest = (tuple(shape) for shape in engine.get_tensor_profile_shape(spec.name, 0))
+        if any(not low <= found <= high for low, found, high in zip(smallest, tensor.shape, largest, strict=True)):
+            raise ModelError(
+                f"{self.name}: input {spec.name}: expected a shape from {_words(smallest)} to {_words(largest)}, "
+                f"found {_words(tensor.shape)}; build the plan for a wider range"
+            )
+        if not context.set_input_shape(spec.name, tensor.shape):
+            raise ModelError(f"{self.name}: the shape {_words(tensor.shape)} is refused ({self._messages.reason()})")
+
+    def _output_shape(self, spec: TensorSpec) -> tuple[int, ...]:
+        context = self._context
+        shape = tuple(context.get_tensor_shape(spec.name))
+        if any(length < 0 for length in shape):
+            raise ModelError(
+                f"{self.name}: output {spec.name}: its shape {_words(shape)} depends on the picture's values"
+            )
+        return shape
+
+    def _buffer(self, name: str, size: int) -> int:
+        """Address of device memory of at least `size` bytes; a buffer grows and never shrinks."""
+        address, room = self._buffers.get(name, (0, 0))
+        if size <= room:
+            return address
+        if room:
+            del self._buffers[name]
+            self._checked(self._cuda.cudaFree(address))
+        (address,) = self._checked(self._cuda.cudaMalloc(size))
+        self._buffers[name] = (int(address), size)
+        return int(address)
+
+    def _checked(self, result: tuple[Any, ...]) -> tuple[Any, ...]:
+        try:
+            return nvinfer.cuda_values(self._cuda, result, self.name)
+        except DeviceError as error:
+            raise ModelError(str(error)) from error
+
+
+def _library_of(content: bytes) -> Library:
+    return "tensorrt_rtx" if content.startswith(_RTX_MAGIC) else "tensorrt"
+
+
+def _check_version(path: Path, manifest: Manifest, version: str) -> None:
+    """A plan runs in the version that built it; a version compatible one in later versions of the same major number."""
+    built = manifest.library_version
+    same_major = built.partition(".")[0] == version.partition(".")[0]
+    if built != version and not (manifest.version_compatible and same_major):
+        raise _built_for_another(path, manifest, version)
+
+
+def _check_gpu(path: Path, manifest: Manifest, gpu: nvinfer.Gpu) -> None:
+    """A plan runs on the kind of GPU that it was built for; a hardware compatible one on all from Ampere on."""
+    expected, found = manifest.compute_capability, gpu.compute_capability
+    if expected in (None, found) or (manifest.hardware_compatible and int(found.partition(".")[0]) >= 8):
+        return
+    raise _built_for_another(path, manifest, f"{gpu.name}, {found}")
+
+
+def _built_for_another(path: Path, manifest: Manifest, found: str) -> ModelError:
+    library = nvinfer.LIBRARY_NAMES[manifest.library]
+    target = manifest.compute_capability or "any"
+    return ModelError(
+        f"{path}: built with {library} {manifest.library_version} for compute capability {target}, this is {found}; "
+        f"rebuild it: i2i-export {manifest.onnx} -o {path.name}, or try it with --trust-engine"
+    )
+
+
+def _check_validity(trt: ModuleType, runtime: Any, path: Path, content: bytes) -> None:
+    """TensorRT-RTX tells from a plan's header whether it can load it here."""
+    validity, diagnostics = runtime.get_engine_validity(content[: runtime.engine_header_size])
+    if validity == trt.EngineValidity.INVALID:
+        names = [name for name, flag in trt.EngineInvalidityDiagnostics.__members__.items() if int(flag) & diagnostics]
+        raise ModelError(
+            f"{path}: this TensorRT-RTX {trt.__version__} cannot run it ({', '.join(names) or 'it does not say why'}); "
+            f"rebuild it from its ONNX file with i2i-export"
+        )
+
+
+def _spec(trt: ModuleType, engine: Any, name: str, path: Path) -> TensorSpec:
+    dtypes = {
+        trt.DataType.FLOAT: "float32",
+        trt.DataType.HALF: "float16",
+        trt.DataType.UINT8: "uint8",
+        trt.DataType.INT8: "int8",
+        trt.DataType.INT32: "int32",
+        trt.DataType.INT64: "int64",
+    }
+    dtype = dtypes.get(engine.get_tensor_dtype(name))
+    if dtype is None:
+        found = engine.get_tensor_dtype(name)
+        raise ModelError(f"{path}: tensor {name}: expected {' or '.join(dtypes.values())}, found {found}")
+    if engine.get_tensor_format(name) != trt.TensorFormat.LINEAR or engine.is_shape_inference_io(name):
+        raise ModelError(f"{path}: tensor {name}: expected plain rows of values on the GPU; build it with i2i-export")
+    shape = tuple(None if length < 0 else length for length in engine.get_tensor_shape(name))
+    return TensorSpec(name=name, shape=shape, dtype=np.dtype(dtype))
+
+
+def _words(shape: tuple[int, ...]) -> str:
+    return "x".join("?" if length < 0 else str(length) for length in shape)

@@ -1,0 +1,458 @@
+"""Plans in the runtime: every refusal, on a GPU the real thing, and without one the order of its steps."""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+from commands import run, the_error_line
+from interpreter import python
+from onnx_models import make_card, negative_model
+from plans import RANGE, conv_model, needs_no_gpu, needs_rtx, rtx_plan
+
+from i2i_runtime.digest import file_sha256
+from i2i_runtime.engines import nvinfer
+from i2i_runtime.engines.manifest import Manifest, manifest_path, read_manifest, write_manifest
+from i2i_runtime.engines.nvinfer import Gpu, Messages
+from i2i_runtime.engines.open import open_engine
+from i2i_runtime.engines.tensorrt import TensorRtEngine
+from i2i_runtime.errors import DeviceError, ModelError
+
+
+def _has_tensorrt() -> bool:
+    try:
+        nvinfer.load_library("tensorrt")
+    except ModelError:
+        return False
+    return True
+
+
+needs_no_tensorrt = pytest.mark.skipif(_has_tensorrt(), reason="says what happens without TensorRT, and here it is")
+needs_gpu = pytest.mark.skipif(nvinfer.gpu() is None, reason="there is no GPU to run a plan on")
+
+
+@pytest.fixture
+def plan(tmp_path, monkeypatch):
+    """A real plan of TensorRT-RTX with its sidecar."""
+    monkeypatch.setenv("I2I_CACHE", str(tmp_path / "cache"))
+    rtx_plan(negative_model(tmp_path / "zebra.onnx"), card=make_card())
+    return tmp_path / "zebra.plan"
+
+
+def edit_manifest(plan: Path, **changes) -> None:
+    manifest = read_manifest(plan)
+    assert manifest is not None
+    write_manifest(plan, dataclasses.replace(manifest, **changes))
+
+
+def run_plan(plan: Path, *arguments: object):
+    """`i2i-run` on one picture with `plan`."""
+    pictures = plan.parent / "pictures"
+    pictures.mkdir()
+    cv2.imwrite(str(pictures / "one.png"), np.zeros((64, 64, 3), np.uint8))
+    return run("i2i-run", "--engine", plan, "--images", pictures, "--output", plan.parent / "out", *arguments)
+
+
+# What the command says ------------------------------------------------------------------------------------------------
+
+
+@needs_rtx
+@needs_no_gpu
+@pytest.mark.parametrize("arguments", [(), ("--trust-engine",), ("--device", "cuda")])
+def test_without_a_gpu_a_plan_is_a_device_error(plan, arguments):
+    result = run_plan(plan, *arguments)
+
+    assert result.returncode == 6
+    line = the_error_line(result)
+    assert line.startswith(f"error: {plan}: a plan runs on an NVIDIA GPU (")
+    assert line.endswith("; run the .onnx on the CPU")
+
+
+@needs_rtx
+def test_a_plan_does_not_run_on_the_cpu(plan):
+    result = run_plan(plan, "--device", "cpu")
+
+    assert result.returncode == 6
+    assert "--device cpu: zebra.plan runs on an NVIDIA GPU; use the model's .onnx or .xml" in the_error_line(result)
+
+
+@needs_rtx
+@pytest.mark.parametrize("arguments", [(), ("--trust-engine",)])
+def test_a_plan_that_was_altered_is_never_loaded(plan, arguments):
+    plan.write_bytes(plan.read_bytes()[:-1])
+
+    result = run_plan(plan, *arguments)
+
+    assert result.returncode == 4
+    assert "was cut off or altered; rebuild it: i2i-export zebra.onnx -o zebra.plan" in the_error_line(result)
+
+
+@needs_rtx
+@needs_no_gpu
+def test_a_plan_without_a_sidecar_needs_trust_to_get_as_far_as_the_gpu(plan):
+    manifest_path(plan).unlink()
+
+    refused = run_plan(plan)
+    (plan.parent / "pictures" / "one.png").unlink()
+    (plan.parent / "pictures").rmdir()
+    trusted = run_plan(plan, "--trust-engine")
+
+    assert refused.returncode == 4
+    assert the_error_line(refused).endswith("or run it all the same with --trust-engine")
+    assert trusted.returncode == 6
+
+
+@needs_rtx
+def test_a_plan_of_another_version_says_both_versions_and_what_to_do(plan):
+    edit_manifest(plan, library_version="1.0.0")
+
+    result = run_plan(plan)
+
+    assert result.returncode == 4
+    version = nvinfer.load_library("tensorrt_rtx").__version__
+    assert the_error_line(result) == (
+        f"error: {plan}: built with TensorRT-RTX 1.0.0 for compute capability any, this is {version}; "
+        "rebuild it: i2i-export zebra.onnx -o zebra.plan, or try it with --trust-engine"
+    )
+
+
+@needs_rtx
+@needs_no_gpu
+def test_a_plan_of_another_version_may_be_tried(plan):
+    edit_manifest(plan, library_version="1.0.0")
+
+    assert run_plan(plan, "--trust-engine").returncode == 6
+
+
+@needs_rtx
+@needs_no_tensorrt
+def test_a_plan_of_a_library_that_is_not_here_says_what_to_install(plan):
+    edit_manifest(plan, library="tensorrt")
+
+    result = run_plan(plan)
+
+    assert result.returncode == 4
+    assert "TensorRT cannot be loaded (No module named 'tensorrt')" in the_error_line(result)
+    assert "JetPack" in the_error_line(result)
+
+
+@needs_no_tensorrt
+def test_a_foreign_engine_is_taken_for_one_of_tensorrt(tmp_path):
+    path = tmp_path / "foreign.engine"
+    path.write_bytes(b"ftrt" + bytes(100))
+
+    result = run_plan(path, "--trust-engine")
+
+    assert result.returncode == 4
+    assert "TensorRT cannot be loaded" in the_error_line(result)
+
+
+@needs_rtx
+@pytest.mark.parametrize("text", ["", "{}", "[]"])
+def test_a_broken_sidecar_is_one_line(plan, text):
+    manifest_path(plan).write_text(text)
+
+    result = run_plan(plan, "--trust-engine")
+
+    assert result.returncode == 4
+    assert f"{manifest_path(plan)}: " in the_error_line(result)
+
+
+@needs_rtx
+def test_without_any_engine_library_a_plan_is_one_line(plan):
+    code = """
+import sys
+for name in ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "cuda", "onnxruntime", "openvino", "onnx", "torch"):
+    sys.modules[name] = None
+from i2i_runtime.engines.open import open_engine
+from i2i_runtime.errors import ModelError
+try:
+    open_engine(sys.argv[1])
+except ModelError as error:
+    print(error)
+"""
+
+    message = python(code, plan).stdout
+
+    assert message.startswith("TensorRT-RTX cannot be loaded (")
+    assert message.endswith("; pip install 'i2i[tensorrt-rtx]'\n")
+
+
+@needs_rtx
+def test_without_cuda_bindings_one_line_says_what_to_install(plan, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cuda.bindings", None)
+
+    with pytest.raises(DeviceError, match=r"no way to the GPU \(.*\); pip install cuda-bindings, on JetPack 6"):
+        open_engine(plan)
+
+
+# On a GPU -------------------------------------------------------------------------------------------------------------
+
+
+@needs_gpu
+@needs_rtx
+@pytest.mark.parametrize("half", [False, True])
+def test_a_plan_computes_what_onnx_runtime_computes(tmp_path, half):
+    path = conv_model(tmp_path / "zebra.onnx", None, half=half)
+    rtx_plan(path, shapes=(RANGE,), use_cache=False)
+    rng = np.random.default_rng(1)
+
+    with open_engine(path) as expected, open_engine(tmp_path / "zebra.plan") as engine:
+        for size in ((8, 8), (32, 64), (16, 24)):
+            image = rng.uniform(-1, 1, (1, 3, *size)).astype(np.float32)
+            np.testing.assert_allclose(engine.run(image), expected.run(image), atol=0.01)
+        with pytest.raises(ModelError, match="expected a shape from 1x3x8x8 to 1x3x32x64, found 1x3x8x65"):
+            engine.run(np.zeros((1, 3, 8, 65), np.float32))
+
+
+# A stub of the GPU ----------------------------------------------------------------------------------------------------
+# It stands for TensorRT, CUDA and a GPU, so that `run` can be followed on a machine without one. It proves the order of
+# the calls and the handling of memory and of failures, and nothing about TensorRT: that its names exist is in
+# test_tensorrt_api.py, that it computes is above and needs a GPU.
+
+
+class StubCuda:
+    """Device memory in main memory, with a count of what is not freed."""
+
+    cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)  # noqa: N815
+    cudaError_t = SimpleNamespace(cudaSuccess=0)  # noqa: N815
+
+    def __init__(self) -> None:
+        self.memory: dict[int, ctypes.Array] = {}
+        self.streams = 0
+        self.failing = ""
+
+    def __getattr__(self, name: str):
+        call = object.__getattribute__(self, f"_{name}")
+        return (lambda *arguments: (2,)) if name == self.failing else call
+
+    def _cudaMalloc(self, size: int):  # noqa: N802
+        block = (ctypes.c_char * size)()
+        self.memory[ctypes.addressof(block)] = block
+        return 0, ctypes.addressof(block)
+
+    def _cudaFree(self, address: int):  # noqa: N802
+        del self.memory[address]
+        return (0,)
+
+    def _cudaStreamCreate(self):  # noqa: N802
+        self.streams += 1
+        return 0, 7
+
+    def _cudaStreamDestroy(self, stream: int):  # noqa: N802
+        self.streams -= 1
+        return (0,)
+
+    def _cudaMemcpyAsync(self, to: int, source: int, size: int, kind: int, stream: int):  # noqa: N802
+        device = to if kind == 1 else source
+        assert size <= len(self.memory[device]), "a copy past the end of device memory"
+        ctypes.memmove(to, source, size)
+        return (0,)
+
+    def _cudaStreamSynchronize(self, stream: int):  # noqa: N802
+        return (0,)
+
+    def _cudaGetErrorString(self, code: int):  # noqa: N802
+        return 0, b"out of memory"
+
+
+class StubContext:
+    """Negates float32."""
+
+    def __init__(self, shape: tuple[int, ...], messages: Messages) -> None:
+        self.shape = shape
+        self.messages = messages
+        self.addresses: dict[str, int] = {}
+        self.works = True
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        self.shape = shape
+        return True
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return self.shape
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        self.addresses[name] = address
+        return True
+
+    def execute_async_v3(self, stream_handle: int) -> bool:
+        if not self.works:
+            self.messages.add(1, "IExecutionContext::enqueueV3: Error Code 1: Cuda Runtime (no luck. In f at /x.cpp:1)")
+            return False
+        count = int(np.prod(self.shape))
+        source, to = (
+            np.ctypeslib.as_array(ctypes.cast(self.addresses[name], ctypes.POINTER(ctypes.c_float)), (count,))
+            for name in ("image", "result")
+        )
+        to[:] = -source
+        return True
+
+
+@pytest.fixture
+def stub(tmp_path, monkeypatch):
+    """A plan of any height and width from 1 to 64 on the stub; `open` loads it."""
+    shape, messages, cuda = (1, 3, -1, -1), Messages(), StubCuda()
+    context = StubContext(shape, messages)
+    engine = SimpleNamespace(
+        num_io_tensors=2,
+        get_tensor_name=lambda index: ("image", "result")[index],
+        get_tensor_mode=lambda name: "in" if name == "image" else "out",
+        get_tensor_dtype=lambda name: "float",
+        get_tensor_format=lambda name: "linear",
+        is_shape_inference_io=lambda name: False,
+        get_tensor_shape=lambda name: shape,
+        get_tensor_profile_shape=lambda name, profile: [(1, 3, 1, 1), (1, 3, 8, 8), (1, 3, 64, 64)],
+        create_execution_context=lambda: context,
+    )
+    dtypes = {"FLOAT": "float", "HALF": "half", "UINT8": "u8", "INT8": "i8", "INT32": "i32", "INT64": "i64"}
+    trt = SimpleNamespace(
+        __version__="10.3.0",
+        DataType=SimpleNamespace(**dtypes),
+        TensorFormat=SimpleNamespace(LINEAR="linear"),
+        TensorIOMode=SimpleNamespace(INPUT="in"),
+        Runtime=lambda logger: SimpleNamespace(deserialize_cuda_engine=lambda content: engine),
+    )
+    monkeypatch.setattr(nvinfer, "load_library", lambda which: trt)
+    monkeypatch.setattr(nvinfer, "make_logger", lambda trt: (None, messages))
+    monkeypatch.setattr(nvinfer, "cuda_runtime", lambda: cuda)
+    monkeypatch.setattr(nvinfer, "require_gpu", lambda: Gpu(name="Stub", compute_capability="8.7"))
+    path = tmp_path / "zebra.plan"
+    path.write_bytes(b"ftrt")
+    return SimpleNamespace(
+        path=path, trt=trt, engine=engine, context=context, cuda=cuda, open=lambda: TensorRtEngine(path, trust=True)
+    )
+
+
+def image(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).uniform(-1, 1, (1, 3, height, width)).astype(np.float32)
+
+
+def sidecar(stub, **changes) -> None:
+    fields = {
+        "plan_sha256": file_sha256(stub.path),
+        "onnx": "zebra.onnx",
+        "onnx_sha256": "",
+        "library": "tensorrt",
+        "library_version": "10.3.0",
+        "precision": "fp16",
+        "gpu": "Orin",
+        "compute_capability": "8.7",
+        "hardware_compatible": False,
+        "version_compatible": False,
+        "platform": "linux-aarch64",
+        "card": make_card(),
+    }
+    write_manifest(stub.path, Manifest(**{**fields, **changes}))
+
+
+def test_stub_pictures_of_all_sizes_run_in_buffers_that_grow_and_are_freed(stub):
+    with stub.open() as engine:
+        assert engine.card is None
+        assert engine.provider == "TensorRT 10.3.0 on Stub"
+        assert [str(spec) for spec in (*engine.inputs, *engine.outputs)] == ["float32 1x3x?x?"] * 2
+        for size in ((8, 8), (64, 64), (1, 5)):
+            picture = image(*size)
+            np.testing.assert_array_equal(engine.run(picture), -picture)
+        assert sorted(len(block) for block in stub.cuda.memory.values()) == [3 * 64 * 64 * 4] * 2
+
+    assert stub.cuda.memory == {}
+    assert stub.cuda.streams == 0
+    engine.close()
+
+
+def test_stub_a_result_is_the_callers_and_an_array_of_any_layout_is_read_right(stub):
+    picture = image(8, 16).transpose(0, 1, 3, 2)
+
+    with stub.open() as engine:
+        first = engine.run(picture)
+        engine.run(image(4, 4))
+
+    np.testing.assert_array_equal(first, -picture)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (image(65, 8), "expected a shape from 1x3x1x1 to 1x3x64x64, found 1x3x65x8; build the plan for a wider range"),
+        (image(8, 8)[0], r"input image: expected float32 1x3x\?x\?, found float32 3x8x8"),
+        (image(8, 8).astype(np.float16), r"input image: expected float32 1x3x\?x\?, found float16 1x3x8x8"),
+        (image(8, 8)[:, :2], r"input image: expected float32 1x3x\?x\?, found float32 1x2x8x8"),
+    ],
+)
+def test_stub_a_tensor_that_the_plan_was_not_built_for_never_reaches_the_gpu(stub, tensor, message):
+    with stub.open() as engine, pytest.raises(ModelError, match=message):
+        engine.run(tensor)
+
+    assert stub.context.addresses == {}
+
+
+def test_stub_a_failed_inference_says_why(stub):
+    stub.context.works = False
+
+    with stub.open() as engine, pytest.raises(ModelError, match=r"^zebra.plan: inference failed \(no luck\)$"):
+        engine.run(image(8, 8))
+
+
+@pytest.mark.parametrize("call", ["cudaMalloc", "cudaMemcpyAsync", "cudaStreamSynchronize"])
+def test_stub_a_failed_cuda_call_says_why_and_the_engine_still_closes(stub, call):
+    with stub.open() as engine:
+        stub.cuda.failing = call
+        with pytest.raises(ModelError, match=r"^zebra.plan: CUDA failed \(out of memory\)$"):
+            engine.run(image(8, 8))
+
+    assert stub.cuda.memory == {}
+    assert stub.cuda.streams == 0
+
+
+def test_stub_a_plan_that_does_not_load_or_has_no_room_says_why(stub):
+    stub.engine.create_execution_context = lambda: None
+    with pytest.raises(ModelError, match=r"zebra.plan: no room to run it on Stub"):
+        stub.open()
+
+    stub.trt.Runtime = lambda logger: SimpleNamespace(deserialize_cuda_engine=lambda content: None)
+    with pytest.raises(ModelError, match=r"zebra.plan: TensorRT cannot load it"):
+        stub.open()
+
+
+def test_stub_types_and_layouts_that_numpy_does_not_have_are_refused(stub):
+    stub.engine.get_tensor_format = lambda name: "chw32"
+    with pytest.raises(ModelError, match="tensor image: expected plain rows of values"):
+        stub.open()
+
+    stub.engine.get_tensor_dtype = lambda name: "bf16"
+    with pytest.raises(ModelError, match=r"tensor image: expected float32 or .* found bf16"):
+        stub.open()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, None),
+        (
+            {"library_version": "10.3.1"},
+            "built with TensorRT 10.3.1 for compute capability 8.7, this is 10.3.0; rebuild",
+        ),
+        ({"library_version": "10.1.0", "version_compatible": True}, None),
+        ({"library_version": "9.1.0", "version_compatible": True}, "built with TensorRT 9.1.0"),
+        ({"compute_capability": "8.6"}, "10.3.0 for compute capability 8.6, this is Stub, 8.7; rebuild it: i2i-export"),
+        ({"compute_capability": "8.6", "hardware_compatible": True}, None),
+        ({"compute_capability": None}, None),
+    ],
+)
+def test_stub_a_plan_is_loaded_where_it_was_built_for_only(stub, changes, message):
+    sidecar(stub, **changes)
+
+    if message is None:
+        with TensorRtEngine(stub.path) as engine:
+            assert engine.card == make_card()
+        return
+    with pytest.raises(ModelError, match=message):
+        TensorRtEngine(stub.path)
+    stub.open().close()
