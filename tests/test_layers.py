@@ -42,14 +42,16 @@ FOUNDATIONS = {"i2i_runtime.engines": {"base", "manifest", "nvinfer"}}
 """What the members of a family may know of it, where that is more than its base."""
 OPEN_TO = {
     "i2i_trainer": {
-        "i2i_runtime": {"__version__", "card", "errors", "image", "command", "frame", "closing", "status_line"},
+        "i2i_runtime": {
+            "__version__", "card", "errors", "image", "command", "frame", "closing", "status_line", "digest",
+        },
         "i2i_export": set(),
         "onnx": set(),
         "onnxruntime": set(),
     },
     "i2i_export": {
         "i2i_runtime": {
-            "__version__", "card", "errors", "image", "command", "frame", "closing", "status_line", "engines",
+            "__version__", "card", "errors", "image", "command", "frame", "closing", "status_line", "digest", "engines",
             "translator", "sources",
         },
         "i2i_trainer": {"networks", "trained", "checkpoint", "foreign", "config"},

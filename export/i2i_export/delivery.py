@@ -12,7 +12,7 @@ import onnx
 
 from i2i_export import targets
 from i2i_export.emulation import EmulatedEngine
-from i2i_export.fp16 import require_finite_weights, within_range
+from i2i_export.fp16 import within_range
 from i2i_export.graph import PICTURE_IO, build_graph, exported_card, save_with_card
 from i2i_export.int8 import good_enough
 from i2i_export.parity import Case, Example, Gate, all_inputs, default_gate, measure_parity, save_strip
@@ -59,7 +59,6 @@ def deliver_checkpoint(trained: Trained, request: Request) -> None:
     gate = default_gate(card.export, max_abs=request.tolerance, min_psnr_db=request.min_psnr)
     click.echo(_announcement(card, size), err=True)
     model = build_graph(trained.generator, card)
-    require_finite_weights(model)
     with staging(request.output) as folder:
         proof = _Proof(trained, examples, gate, folder)
         model, card = _in_precision(model, card, proof, request)

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from i2i_export.emulation import EmulatedEngine, tensor_types
-from i2i_runtime.errors import ModelError
 
 LARGEST = 65504.0
 """The largest finite FP16 number."""
@@ -217,15 +216,3 @@ def _samples(model: onnx.ModelProto, inputs: Inputs) -> dict[str, NDArray[np.flo
 
     EmulatedEngine(model, "the graph").trace(inputs, watch)
     return samples
-
-
-def require_finite_weights(model: onnx.ModelProto) -> None:
-    """Refuse a graph whose weights are no numbers.
-
-    Raises:
-        ModelError: names the first.
-    """
-    for tensor in model.graph.initializer:
-        array = numpy_helper.to_array(tensor)
-        if array.dtype == np.float32 and not np.isfinite(array).all():
-            raise ModelError(f"weights {tensor.name}: NaN or infinity; export an earlier checkpoint of the run")

@@ -43,6 +43,12 @@ class ImageSpec:
     value_range: tuple[float, float] = (-1.0, 1.0)
     """The values that black and white (0 and 255) have in the tensor."""
 
+    @classmethod
+    def of(cls, channels: int) -> ImageSpec:
+        """What a number of channels means by default: grey, colour, or none."""
+        colours: dict[int, Literal["GRAY", "RGB"]] = {1: "GRAY", 3: "RGB"}
+        return cls(channels=channels, colour=colours.get(channels, "MULTI"))
+
 
 @dataclass(frozen=True, kw_only=True)
 class SizeRule:

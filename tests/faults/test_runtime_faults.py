@@ -91,7 +91,11 @@ CLIP = "--video clip.mp4"
         (f"{GOOD} --camera front --output old.mp4", 3, "camera front: expected a number or a device"),
         # Models
         (f"--engine none.onnx {CLIP} --output old.mp4", 4, "none.onnx: no such engine file"),
-        (f"--engine best.pt {CLIP} --output old.mp4", 4, "best.pt: expected an .onnx file, found .pt; export the"),
+        (
+            f"--engine best.pt {CLIP} --output old.mp4",
+            4,
+            "expected an .onnx, .plan, .engine or .xml file, found .pt; export",
+        ),
         (f"--engine text.onnx {CLIP} --output old.mp4", 4, "text.onnx: not an ONNX model"),
         (f"--engine empty.onnx {CLIP} --output old.mp4", 4, "empty.onnx: not an ONNX model"),
         (f"--engine two.onnx {CLIP} --output old.mp4", 4, "two.onnx: expected one input and one output"),

@@ -407,7 +407,7 @@ def test_a_missing_data_folder(pix2pix, tmp_path):
     [
         ("none.pt", "no such checkpoint"),
         ("none.onnx", "no such engine file"),
-        ("model.txt", "expected an .onnx file, found .txt"),
+        ("model.txt", "expected an .onnx, .plan, .engine or .xml file, found .txt"),
         ("broken.pt", "broken.pt: expected tensors and JSON only"),
         ("broken.onnx", "broken.onnx"),
     ],

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from i2i_runtime.card import Architecture, ImageSpec, LabelSpec, SizeRule
+from i2i_runtime.digest import file_sha256
 from i2i_runtime.errors import ModelError, UsageError
-from i2i_trainer.checkpoint import FORMAT, file_sha256
+from i2i_trainer.checkpoint import FORMAT
 from i2i_trainer.foreign import parse_arch, read_state_dict, recognise
 from i2i_trainer.networks.build import build_generator, size_rule
 from i2i_trainer.trained import load_trained

@@ -39,7 +39,7 @@ def cards_of(
     codes = model.style_codes
     if labels is not None and codes is not None:
         labels = dataclasses.replace(labels, styles=len(codes))
-    given, returned = _image_spec(run.input_channels), _image_spec(run.output_channels)
+    given, returned = ImageSpec.of(run.input_channels), ImageSpec.of(run.output_channels)
     back: Literal["AtoB", "BtoA"] = "BtoA" if run.direction == "AtoB" else "AtoB"
     record = TrainingRecord(
         data=Path(run.data).resolve().name,
@@ -49,7 +49,7 @@ def cards_of(
         epochs=step / epoch_steps,
         seed=run.seed,
     )
-    ways = ((run.direction, given if labels is None else _image_spec(1), returned), (back, returned, given))
+    ways = ((run.direction, given if labels is None else ImageSpec.of(1), returned), (back, returned, given))
     return {
         name: Card(
             name=Path(run.out).resolve().name,
@@ -67,8 +67,3 @@ def cards_of(
             model.translators.items(), ways, strict=False
         )
     }
-
-
-def _image_spec(channels: int) -> ImageSpec:
-    colours: dict[int, Literal["GRAY", "RGB"]] = {1: "GRAY", 3: "RGB"}
-    return ImageSpec(channels=channels, colour=colours.get(channels, "MULTI"))

@@ -6,7 +6,6 @@ A checkpoint is written beside its target, brought to the disk and moved into pl
 
 from __future__ import annotations
 
-import hashlib
 import os
 import pickle
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from i2i_runtime.card import Card
+from i2i_runtime.digest import file_sha256
 from i2i_runtime.errors import ModelError, SinkError, reason
 
 FORMAT = 2
@@ -160,15 +160,6 @@ def load_weights(network: torch.nn.Module, weights: dict[str, Tensor], where: st
         raise ModelError(
             f"{where}: the weights do not fit the network ({' '.join(str(error).split())[:300]})"
         ) from None
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _sums_path(path: Path) -> Path:

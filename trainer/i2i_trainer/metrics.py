@@ -13,8 +13,8 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
+from i2i_runtime.digest import file_sha256
 from i2i_runtime.errors import ModelError, UsageError, reason
-from i2i_trainer.checkpoint import file_sha256
 
 METRICS: dict[str, Literal["lower", "higher"]] = {
     "L1": "lower",

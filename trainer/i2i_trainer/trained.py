@@ -10,8 +10,9 @@ from typing import Literal
 from torch import Tensor, nn
 
 from i2i_runtime.card import Card, ImageSpec, MadeWith
+from i2i_runtime.digest import file_sha256
 from i2i_runtime.errors import ModelError, UsageError
-from i2i_trainer.checkpoint import Checkpoint, as_checkpoint, file_sha256, is_checkpoint, load_weights, read_tensors
+from i2i_trainer.checkpoint import Checkpoint, as_checkpoint, is_checkpoint, load_weights, read_tensors
 from i2i_trainer.foreign import parse_arch, recognise, state_dict_of
 from i2i_trainer.networks.build import build_generator, size_rule
 from i2i_trainer.networks.inference import NormStatistics, as_used, default_statistics
@@ -105,8 +106,8 @@ def _foreign(path: Path, payload: object, statistics: NormStatistics | None, arc
         # Their trainings call the way back, from B to A, G_B.
         direction="BtoA" if path.stem.endswith("G_B") else "AtoB",
         generator=found.architecture,
-        input=_image_spec(1 if found.labels else found.input_channels),
-        output=_image_spec(found.output_channels),
+        input=ImageSpec.of(1 if found.labels else found.input_channels),
+        output=ImageSpec.of(found.output_channels),
         size=size_rule(found.architecture),
         labels=found.labels,
         made_with=MadeWith(source_sha256=file_sha256(path)),
@@ -118,11 +119,6 @@ def _name(path: Path) -> str:
     """A training's name: the folder of a file that is called the same in every training, else the file."""
     of_every_training = re.fullmatch(r"(?:(?:\w+_)?net_?)?G(?:_[AB])?", path.stem)
     return (path.resolve().parent.name if of_every_training else "") or path.stem
-
-
-def _image_spec(channels: int) -> ImageSpec:
-    colours: dict[int, Literal["GRAY", "RGB"]] = {1: "GRAY", 3: "RGB"}
-    return ImageSpec(channels=channels, colour=colours.get(channels, "MULTI"))
 
 
 def _trained(path: Path, checkpoint: Checkpoint, name: str, statistics: NormStatistics | None) -> Trained:
