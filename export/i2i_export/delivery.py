@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import onnx
 
-from i2i_export import targets
+from i2i_export import sizes, targets
 from i2i_export.emulation import EmulatedEngine
 from i2i_export.fp16 import within_range
 from i2i_export.graph import PICTURE_IO, build_graph, exported_card, save_with_card
@@ -21,14 +21,11 @@ from i2i_export.report import say_written, show_parity
 from i2i_export.request import GraphIo, Request, Sides
 from i2i_export.staging import move_into_place, staging
 from i2i_export.triton import add_to_repository, check_servable
-from i2i_runtime.card import Card, ParityRecord, SizeProfile
+from i2i_runtime.card import Card, ParityRecord
 from i2i_runtime.engines.base import Engine
 from i2i_runtime.engines.open import open_engine
 from i2i_runtime.errors import DeviceError, ModelError, UsageError
 from i2i_trainer.trained import Trained
-
-_SIZE = 256
-"""Side in pixels of the pictures that most published generators were trained on; for those that do not say."""
 
 
 def deliver_checkpoint(trained: Trained, request: Request) -> None:
@@ -43,7 +40,19 @@ def deliver_checkpoint(trained: Trained, request: Request) -> None:
     began = time.monotonic()
     targets.require(request.target)
     check_servable(request.triton, request.target)
-    size = request.size or _usual_size(trained)
+    card, examples = prepare(trained, request)
+    click.echo(sizes.announcement(card), err=True)
+    deliver_graph(build_graph(trained.generator, card), trained, card, examples, request)
+    say_written(request.output, began)
+
+
+def prepare(trained: Trained, request: Request) -> tuple[Card, Sequence[Example]]:
+    """Decide what the export will be like: its card without results, and the inputs that it is proven on.
+
+    Raises:
+        UsageError: settings that do not fit the model.
+    """
+    size = request.size or sizes.usual_size(trained.card)
     card = exported_card(
         trained.card,
         size=size,
@@ -51,19 +60,36 @@ def deliver_checkpoint(trained: Trained, request: Request) -> None:
         statistics=trained.statistics,
         precision=request.precision,
         style=request.style,
-        profile=_profile(request, trained.card, size),
+        profile=sizes.profile(request, trained.card, size),
     )
-    _check_sizes(card, size)
-    examples = _examples(trained, request, size)
+    sizes.check(card, size)
+    return card, _examples(trained, request, size)
+
+
+def deliver_graph(
+    model: onnx.ModelProto, trained: Trained, card: Card, examples: Sequence[Example], request: Request
+) -> Card:
+    """Bring a float32 graph into its precision, prove it, and write the files of the target.
+
+    Args:
+        model: what `build_graph` made of the generator.
+        trained: the generator.
+        card: from `prepare`, as are the examples.
+        examples: inputs for the proof, and for the ranges of INT8.
+        request: what the user asked for.
+
+    Returns:
+        The card with the proof's records.
+
+    Raises:
+        See `deliver_checkpoint`.
+    """
     assert card.export is not None
     gate = default_gate(card.export, max_abs=request.tolerance, min_psnr_db=request.min_psnr)
-    click.echo(_announcement(card, size), err=True)
-    model = build_graph(trained.generator, card)
     with staging(request.output) as folder:
         proof = _Proof(trained, examples, gate, folder)
         model, card = _in_precision(model, card, proof, request)
-        _deliver(model, card, proof, request, folder)
-    say_written(request.output, began)
+        return _deliver(model, card, proof, request, folder)
 
 
 class _Proof:
@@ -95,10 +121,10 @@ class _Proof:
         if self.worst is None or record.worst_psnr_db < self.worst[0]:
             self.worst = record.worst_psnr_db, case
 
-    def psnr(self, engine: Engine, card: Card, examples: Sequence[Example]) -> float:
+    def psnr(self, engine: Engine, card: Card, examples: Sequence[Example], *, at_every_size: bool = False) -> float:
         """PSNR in dB of the worst of some examples, without a record; minus infinity where the engine fails."""
         try:
-            record, _ = measure_parity(self._generator, engine, card, examples, self.gate, at_every_size=False)
+            record, _ = measure_parity(self._generator, engine, card, examples, self.gate, at_every_size=at_every_size)
         except ModelError:
             return float("-inf")
         assert record.worst_psnr_db is not None
@@ -133,10 +159,19 @@ def _in_precision(model: onnx.ModelProto, card: Card, proof: _Proof, request: Re
 
         def psnr(quantised: onnx.ModelProto) -> float:
             with proof.onnx_runtime(quantised, card) as engine:
-                return proof.psnr(engine, card, for_ranges)
+                return proof.psnr(engine, card, for_ranges, at_every_size=True)
+
+        def quick_psnr(quantised: onnx.ModelProto) -> float:
+            with proof.onnx_runtime(quantised, card) as engine:
+                return proof.psnr(engine, card, for_ranges[:1])
 
         model, kept = good_enough(
-            model, all_inputs(card, for_ranges), psnr, proof.gate.min_psnr_db or 0.0, request.calibration
+            model,
+            all_inputs(card, for_ranges, at_every_size=True),
+            psnr,
+            quick_psnr,
+            proof.gate.min_psnr_db or 0.0,
+            request.calibration,
         )
         click.echo(f"stay FP32: {', '.join(kept)}", err=True)
     card = replace(card, export=replace(card.export, kept_fp32=tuple(kept)))
@@ -145,7 +180,7 @@ def _in_precision(model: onnx.ModelProto, card: Card, proof: _Proof, request: Re
     return model, card
 
 
-def _deliver(model: onnx.ModelProto, card: Card, proof: _Proof, request: Request, folder: Path) -> None:
+def _deliver(model: onnx.ModelProto, card: Card, proof: _Proof, request: Request, folder: Path) -> Card:
     """Write the target's files into the staging folder, measure what can run, and move all into place."""
     name = request.output.name
     graph = folder / (name if request.target == "onnx" else f"{name}.onnx")
@@ -180,6 +215,7 @@ def _deliver(model: onnx.ModelProto, card: Card, proof: _Proof, request: Request
     move_into_place(folder, request.output)
     if request.triton is not None:
         add_to_repository(request.triton, request.output, card, *targets.tensors(model))
+    return card
 
 
 def _graph_io(request: Request, card: Card) -> GraphIo:
@@ -188,44 +224,6 @@ def _graph_io(request: Request, card: Card) -> GraphIo:
     takes_pictures = card.labels is None and {card.input.channels, card.output.channels} <= {1, 3}
     # A GPU is sent a quarter of the bytes; on a CPU the conversion inside the graph is no faster.
     return "uint8" if takes_pictures and request.target in targets.PLANS else "float"
-
-
-def _usual_size(trained: Trained) -> Sides:
-    card = trained.card
-    if card.training is not None:
-        return card.training.size
-    if card.labels is not None:
-        raise UsageError(f"{card.name}: its file does not say at which size it was trained; give --size HEIGHTxWIDTH")
-    side = -(-_SIZE // card.size.multiple_of) * card.size.multiple_of
-    if card.generator.name.startswith("unet_"):
-        side = max(card.size.minimum, min(side, card.size.multiple_of))
-    return side, side
-
-
-def _profile(request: Request, card: Card, size: Sides) -> SizeProfile | None:
-    if not request.is_dynamic:
-        return None
-    multiple, minimum = card.size.multiple_of, card.size.minimum
-    half = tuple(max(minimum, side // 2 // multiple * multiple) for side in size)
-    smallest = request.min_size or (half[0], half[1])
-    largest = request.max_size or (2 * size[0], 2 * size[1])
-    if any(not low <= mid <= high for low, mid, high in zip(smallest, size, largest, strict=True)):
-        raise UsageError(
-            f"--min-size {_words(smallest)} --size {_words(size)} --max-size {_words(largest)}: "
-            "expected each side of the first to be at most that of the second, and that of the third"
-        )
-    return SizeProfile(smallest=smallest, typical=size, largest=largest, batch=request.max_batch)
-
-
-def _check_sizes(card: Card, size: Sides) -> None:
-    profile = card.export.profile if card.export is not None else None
-    named = {"--size": size} | ({"--min-size": profile.smallest, "--max-size": profile.largest} if profile else {})
-    for option, sides in named.items():
-        if not card.size.allows(sides):
-            raise UsageError(
-                f"{option} {_words(sides)}: {card.generator.name} takes multiples of {card.size.multiple_of} from "
-                f"{card.size.minimum} on"
-            )
 
 
 def _examples(trained: Trained, request: Request, size: Sides) -> Sequence[Example]:
@@ -244,15 +242,3 @@ def _examples(trained: Trained, request: Request, size: Sides) -> Sequence[Examp
     if request.precision == "int8" and len(examples) < 2:
         raise UsageError("--int8: expected at least 2 pictures, some for the ranges and others for the proof; found 1")
     return examples
-
-
-def _announcement(card: Card, size: Sides) -> str:
-    assert card.export is not None
-    sizes = _words(size)
-    if (profile := card.export.profile) is not None:
-        sizes = f"{_words(profile.smallest)} to {_words(profile.largest)}, batch 1 to {profile.batch}"
-    return f"exporting {card.generator.name} at {sizes}, {card.export.precision}, {card.export.graph_io} I/O ..."
-
-
-def _words(size: Sides) -> str:
-    return f"{size[0]}x{size[1]}"

@@ -7,6 +7,7 @@ FP32 and round when they write.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,7 @@ Watch = Callable[[onnx.NodeProto, str, NDArray[Any]], None]
 """Is called with a node, the name of its result, and the result."""
 
 _WIDER: dict[int, int] = {TensorProto.FLOAT16: TensorProto.FLOAT}
+_THREADS = 4
 
 
 def tensor_types(model: onnx.ModelProto) -> dict[str, int]:
@@ -47,7 +49,10 @@ class EmulatedEngine(Engine):
         self._constants = {tensor.name: _fp32(numpy_helper.to_array(tensor)) for tensor in model.graph.initializer}
         self.inputs = tuple(_spec(value) for value in model.graph.input)
         self.outputs = tuple(_spec(value) for value in model.graph.output)
+        self._sessions: dict[str, ort.InferenceSession] = {}
         last_use = {name: node.name for node in model.graph.node for name in node.input}
+        for spec in self.outputs:
+            last_use.pop(spec.name, None)
         self._done_after: dict[str, list[str]] = {}
         for name, node_name in last_use.items():
             self._done_after.setdefault(node_name, []).append(name)
@@ -77,6 +82,15 @@ class EmulatedEngine(Engine):
         return values[spec.name].astype(spec.dtype, copy=False)
 
     def _run_node(self, node: onnx.NodeProto, given: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        try:
+            if node.name not in self._sessions:
+                self._sessions[node.name] = self._session(node, given)
+            return [np.asarray(result) for result in self._sessions[node.name].run(list(node.output), given)]
+        except Exception as error:  # ONNX Runtime has a dozen classes without a public parent
+            raise ModelError(f"{self.name}: {node.op_type} {node.name} cannot be emulated ({reason(error)})") from error
+
+    def _session(self, node: onnx.NodeProto, given: dict[str, NDArray[Any]]) -> ort.InferenceSession:
+        """The node as a model of its own, in FP32; weights are inputs, so that no session holds a copy of them."""
         alone = onnx.NodeProto()
         alone.CopyFrom(node)
         for attribute in alone.attribute:
@@ -86,7 +100,7 @@ class EmulatedEngine(Engine):
             [alone],
             "node",
             [
-                helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+                helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), [None] * array.ndim)
                 for name, array in given.items()
             ],
             [helper.make_tensor_value_info(name, self._wider_type(name), None) for name in node.output],
@@ -94,12 +108,11 @@ class EmulatedEngine(Engine):
         options = ort.SessionOptions()
         options.log_severity_level = 4
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        # Every session has threads of its own, and a graph has a hundred nodes.
+        options.intra_op_num_threads = min(_THREADS, os.cpu_count() or 1)
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         single = helper.make_model(graph, opset_imports=self._model.opset_import, ir_version=self._model.ir_version)
-        try:
-            session = ort.InferenceSession(single.SerializeToString(), options, providers=["CPUExecutionProvider"])
-            return [np.asarray(result) for result in session.run(list(node.output), given)]
-        except Exception as error:  # ONNX Runtime has a dozen classes without a public parent
-            raise ModelError(f"{self.name}: {node.op_type} {node.name} cannot be emulated ({reason(error)})") from error
+        return ort.InferenceSession(single.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
     def _wider_type(self, name: str) -> int:
         return _WIDER.get(self._types[name], self._types[name])

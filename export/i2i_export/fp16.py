@@ -132,7 +132,8 @@ def out_of_range(model: onnx.ModelProto, inputs: Sequence[Inputs], limit: float 
 
     def watch(node: onnx.NodeProto, name: str, result: NDArray[Any]) -> None:
         if result.dtype == np.float32 and result.size:
-            largest[name] = max(largest.get(name, 0.0), float(np.abs(result).max()))
+            # Unlike max, np.maximum passes NaN on.
+            largest[name] = float(np.maximum(largest.get(name, 0.0), np.abs(result).max()))
 
     engine = EmulatedEngine(model, "the FP32 graph")
     for arrays in inputs:
@@ -143,7 +144,7 @@ def out_of_range(model: onnx.ModelProto, inputs: Sequence[Inputs], limit: float 
             largest[tensor.name] = float(np.abs(array).max())
     islands = []
     for node in model.graph.node:
-        peak = max((largest.get(name, 0.0) for name in (*node.input, *node.output)), default=0.0)
+        peak = float(np.max([largest.get(name, 0.0) for name in (*node.input, *node.output)], initial=0.0))
         if not peak <= limit:  # NaN too
             islands.append(Island(node=node.name, reason=f"values up to {peak:.3g}"))
     return islands

@@ -163,9 +163,12 @@ def _cases(
         yield Case(inputs=arrays, wanted=wanted, found=found)
 
 
-def all_inputs(card: Card, examples: Sequence[Example]) -> list[tuple[NDArray[Any], ...]]:
-    """The examples at the model's typical size, as an engine takes them."""
-    return [engine_inputs(card, tensors) for tensors in _at_size(card, examples, typical_size(card))]
+def all_inputs(
+    card: Card, examples: Sequence[Example], *, at_every_size: bool = False
+) -> list[tuple[NDArray[Any], ...]]:
+    """The examples as an engine takes them, at the model's typical size, or as `measure_parity` has them."""
+    inputs = _inputs(card, examples) if at_every_size else _at_size(card, examples, typical_size(card))
+    return [engine_inputs(card, tensors) for tensors in inputs]
 
 
 def engine_inputs(card: Card, tensors: Mapping[str, Tensor]) -> tuple[NDArray[Any], ...]:

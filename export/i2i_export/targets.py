@@ -174,7 +174,8 @@ def _shape_ranges(graph: Path, card: Card | None) -> tuple[ShapeRange, ...]:
             tuple({"batch": batch, "height": size[0], "width": size[1]}.get(str(axis), axis) for axis in axes)
             for batch, size in sizes
         )
-        if smallest != largest:
+        # One size only is a range, too: the axes are free in the graph.
+        if any(isinstance(axis, str) for axis in axes):
             ranges.append(ShapeRange(name=value.name, smallest=smallest, typical=typical, largest=largest))
     return tuple(ranges)
 

@@ -218,9 +218,12 @@ def _check_numbers(card: Card, where: str) -> None:
             raise _wrong(f"{where}.{side}.value_range", "two different values", list(spec.value_range))
         if spec.channels < 1:
             raise _wrong(f"{where}.{side}.channels", "at least 1", spec.channels)
-    for name, length in dataclasses.asdict(card.size).items():
-        if length is not None and length < 1:
-            raise _wrong(f"{where}.size.{name}", "at least 1", length)
+    parts = {"size": card.size, "export.profile": card.export.profile if card.export is not None else None}
+    for part, facts in parts.items():
+        for name, found in dataclasses.asdict(facts).items() if facts is not None else ():
+            lengths = found if isinstance(found, tuple) else (found,)
+            if any(length is not None and length < 1 for length in lengths):
+                raise _wrong(f"{where}.{part}.{name}", "at least 1", found)
 
 
 def decode(kind: type[T], data: object, where: str) -> T:

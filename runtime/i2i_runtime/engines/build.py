@@ -125,6 +125,7 @@ def build_plan(
     from_cache = content is not None
     if content is None:
         content = _build(trt, onnx, shapes, options, on_progress)
+        manifest = dataclasses.replace(manifest, build_seconds=time.perf_counter() - began)
     manifest = dataclasses.replace(manifest, plan_sha256=hashlib.sha256(content).hexdigest())
     write_plan(plan, content, manifest)
     if entry and not from_cache:

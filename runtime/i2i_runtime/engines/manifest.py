@@ -59,6 +59,8 @@ class Manifest:
     platform: str
     """For example `linux-x86_64`."""
     card: Card | None
+    build_seconds: float | None = None
+    """How long the build took where the plan was made."""
     version: int = MANIFEST_VERSION
 
     def to_json(self) -> str:

@@ -1,0 +1,76 @@
+"""Which sizes an export is made for."""
+
+from __future__ import annotations
+
+from i2i_export.graph import typical_size
+from i2i_export.request import Request, Sides
+from i2i_runtime.card import Card, SizeProfile
+from i2i_runtime.errors import UsageError
+
+_SIZE = 256
+"""Side in pixels of the pictures that most published generators were trained on."""
+
+
+def usual_size(card: Card) -> Sides:
+    """The size of the training; of a file that does not say, what most generators of its kind were trained on.
+
+    Raises:
+        UsageError: a model of label maps that does not say.
+    """
+    if card.training is not None:
+        return card.training.size
+    if card.labels is not None:
+        raise UsageError(f"{card.name}: its file does not say at which size it was trained; give --size HEIGHTxWIDTH")
+    multiple = card.size.multiple_of
+    # A U-Net is named after the size at which its innermost level is one pixel.
+    side = multiple if card.generator.name.startswith("unet_") else -(-_SIZE // multiple) * multiple
+    return side, side
+
+
+def profile(request: Request, card: Card, size: Sides) -> SizeProfile | None:
+    """The sizes of a dynamic graph; None for a static one.
+
+    Raises:
+        UsageError: sizes in the wrong order.
+    """
+    if not request.is_dynamic:
+        return None
+    multiple, minimum = card.size.multiple_of, card.size.minimum
+    half = tuple(max(minimum, side // 2 // multiple * multiple) for side in size)
+    smallest = request.min_size or (half[0], half[1])
+    largest = request.max_size or (2 * size[0], 2 * size[1])
+    if any(not low <= mid <= high for low, mid, high in zip(smallest, size, largest, strict=True)):
+        raise UsageError(
+            f"--min-size {_words(smallest)} --size {_words(size)} --max-size {_words(largest)}: "
+            "expected each side of the first to be at most that of the second, and that of the third"
+        )
+    return SizeProfile(smallest=smallest, typical=size, largest=largest, batch=request.max_batch)
+
+
+def check(card: Card, size: Sides) -> None:
+    """Refuse sizes that a generator does not take.
+
+    Raises:
+        UsageError: says which it takes.
+    """
+    its = card.export.profile if card.export is not None else None
+    named = {"--size": size} | ({"--min-size": its.smallest, "--max-size": its.largest} if its else {})
+    for option, sides in named.items():
+        if not card.size.allows(sides):
+            raise UsageError(
+                f"{option} {_words(sides)}: {card.generator.name} takes multiples of {card.size.multiple_of} from "
+                f"{card.size.minimum} on"
+            )
+
+
+def announcement(card: Card) -> str:
+    """What is about to be exported, on one line."""
+    assert card.export is not None
+    which = _words(typical_size(card))
+    if (its := card.export.profile) is not None:
+        which = f"{_words(its.smallest)} to {_words(its.largest)}, batch 1 to {its.batch}"
+    return f"exporting {card.generator.name} at {which}, {card.export.precision}, {card.export.graph_io} I/O ..."
+
+
+def _words(size: Sides) -> str:
+    return f"{size[0]}x{size[1]}"
