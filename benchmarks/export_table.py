@@ -182,7 +182,8 @@ def untrained(generator: Generator, full: bool) -> Trained:
         size=size_rule(architecture),
         labels=labels,
     )
-    examples = drawn_pictures(card, generator.full_size if full else generator.small_size)
+    # Of the full widths a picture takes minutes.
+    examples = drawn_pictures(card, generator.full_size if full else generator.small_size)[: 2 if full else 4]
     network = as_used(new_generator(architecture), "image", labels)
     return Trained(generator=network, card=card, examples=examples, statistics="image")
 

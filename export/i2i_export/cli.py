@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from i2i_runtime import __version__, command
 from i2i_runtime.errors import ModelError, UsageError
@@ -24,6 +25,9 @@ _CHECKPOINT_ONLY = {
     "dynamic": "--dynamic",
     "fp16": "--fp16",
     "int8": "--int8",
+    "calibration": "--calibration",
+    "graph_io": "--io",
+    "norm_statistics": "--norm-statistics",
     "style": "--style",
     "pictures": "--pictures",
     "tolerance": "--tolerance",
@@ -134,7 +138,12 @@ def i2i_export(
         output = file if is_onnx and target == "onnx" else file.with_suffix(SUFFIXES[target][0])
     request = _request(output, target, settings)
     if is_onnx:
-        given = [option for name, option in _CHECKPOINT_ONLY.items() if settings[name] not in (None, False)]
+        context = click.get_current_context()
+        given = [
+            option
+            for name, option in _CHECKPOINT_ONLY.items()
+            if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        ]
         if given:
             raise UsageError(f"{given[0]}: {file} is an ONNX file, whose graph is decided; export its checkpoint again")
         from i2i_export.from_onnx import deliver_onnx

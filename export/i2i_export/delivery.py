@@ -13,9 +13,10 @@ import onnx
 from i2i_export import sizes, targets
 from i2i_export.emulation import EmulatedEngine
 from i2i_export.fp16 import within_range
+from i2i_export.gate import Gate, default_gate
 from i2i_export.graph import PICTURE_IO, build_graph, exported_card, save_with_card
 from i2i_export.int8 import good_enough
-from i2i_export.parity import Case, Example, Gate, all_inputs, default_gate, measure_parity, save_strip
+from i2i_export.parity import Case, Example, all_inputs, measure_parity, save_strip
 from i2i_export.proof import drawn_pictures, read_pictures
 from i2i_export.report import say_written, show_parity
 from i2i_export.request import GraphIo, Request, Sides
@@ -99,17 +100,22 @@ class _Proof:
         self.examples, self.gate = examples, gate
         self.records: list[ParityRecord] = []
         self.worst: tuple[float, Case] | None = None
-        self._generator, self._folder = trained.generator, folder
+        self.generator, self._folder = trained.generator, folder
 
-    def measure(self, engine: Engine, card: Card, examples: Sequence[Example] | None = None) -> None:
-        """Record how an engine fares on the examples.
+    def measure(self, engine: Engine, card: Card, examples: Sequence[Example]) -> None:
+        """Record how an engine fares on some examples.
 
         Raises:
             ModelError: it does not pass.
         """
-        record, case = measure_parity(
-            self._generator, engine, card, self.examples if examples is None else examples, self.gate
-        )
+        self.record(card, *measure_parity(self.generator, engine, card, examples, self.gate))
+
+    def record(self, card: Card, record: ParityRecord, case: Case) -> None:
+        """Keep what was measured.
+
+        Raises:
+            ModelError: it does not pass.
+        """
         self.records.append(record)
         if not self.gate.passes(record):
             show_parity(self.records, card, self.gate)
@@ -124,7 +130,7 @@ class _Proof:
     def psnr(self, engine: Engine, card: Card, examples: Sequence[Example], *, at_every_size: bool = False) -> float:
         """PSNR in dB of the worst of some examples, without a record; minus infinity where the engine fails."""
         try:
-            record, _ = measure_parity(self._generator, engine, card, examples, self.gate, at_every_size=at_every_size)
+            record, _ = measure_parity(self.generator, engine, card, examples, self.gate, at_every_size=at_every_size)
         except ModelError:
             return float("-inf")
         assert record.worst_psnr_db is not None
@@ -137,6 +143,25 @@ class _Proof:
         return open_engine(path, device="cpu")
 
 
+class _Passing:
+    """Whether an FP16 graph is good enough in true FP16 arithmetic; keeps what was found of the one that is."""
+
+    def __init__(self, proof: _Proof, card: Card) -> None:
+        self.found: tuple[ParityRecord, Case] | None = None
+        self._proof, self._card = proof, card
+
+    def __call__(self, typed: onnx.ModelProto) -> bool:
+        proof = self._proof
+        try:
+            found = measure_parity(
+                proof.generator, EmulatedEngine(typed, "fp16"), self._card, proof.examples, proof.gate
+            )
+        except ModelError:  # NaN or infinity
+            return False
+        self.found = found if proof.gate.passes(found[0]) else None
+        return self.found is not None
+
+
 def _in_precision(model: onnx.ModelProto, card: Card, proof: _Proof, request: Request) -> tuple[onnx.ModelProto, Card]:
     """The graph in the precision that was asked for, measured, and the card that tells which layers stayed FP32."""
     assert card.export is not None
@@ -145,17 +170,18 @@ def _in_precision(model: onnx.ModelProto, card: Card, proof: _Proof, request: Re
     if request.precision == "fp16":
         around = [node.name for node in model.graph.node if node.name.startswith(PICTURE_IO)]
 
-        def passes(typed: onnx.ModelProto) -> bool:
-            return proof.psnr(EmulatedEngine(typed, "fp16"), card, examples) >= (proof.gate.min_psnr_db or 0.0)
-
+        passes = _Passing(proof, card)
         model, islands = within_range(model, all_inputs(card, examples), passes, keep=around)
         for island in islands:
             click.echo(f"stays FP32: {island.node} ({island.reason})", err=True)
         kept = [island.node for island in islands]
-        proof.measure(EmulatedEngine(model, "fp16"), card)
+        if passes.found is not None:
+            proof.record(card, *passes.found)
+        else:
+            proof.measure(EmulatedEngine(model, "fp16"), card, examples)
     elif request.precision == "int8":
         # Never proven on the pictures that set the ranges.
-        for_ranges, examples = examples[::2], examples[1::2]
+        for_ranges, examples = examples[::2], _for_proof(proof, request)
 
         def psnr(quantised: onnx.ModelProto) -> float:
             with proof.onnx_runtime(quantised, card) as engine:
@@ -180,6 +206,11 @@ def _in_precision(model: onnx.ModelProto, card: Card, proof: _Proof, request: Re
     return model, card
 
 
+def _for_proof(proof: _Proof, request: Request) -> Sequence[Example]:
+    """All examples, or of INT8 those that did not set the ranges."""
+    return proof.examples[1::2] if request.precision == "int8" else proof.examples
+
+
 def _deliver(model: onnx.ModelProto, card: Card, proof: _Proof, request: Request, folder: Path) -> Card:
     """Write the target's files into the staging folder, measure what can run, and move all into place."""
     name = request.output.name
@@ -195,23 +226,24 @@ def _deliver(model: onnx.ModelProto, card: Card, proof: _Proof, request: Request
             # What the device needs is not thrown away.
             show_parity(proof.records, card, proof.gate)
             move_into_place(folder, request.output)
+            triton = f" --triton {request.triton}" if request.triton is not None else ""
             raise DeviceError(
                 f"{name}: not built, {obstacle}; its graph is proven and written: on the device run "
-                f"i2i-export {graph.name} -o {name}"
+                f"i2i-export {graph.name} -o {name}{triton}"
             )
         targets.write(graph, staged, request.target, card, request.build, request.use_cache)
         with targets.opened(staged, request.target) as engine:
             if engine is None:
                 click.echo(f"{name}: not run here, this machine has no GPU; its ONNX graph was proven", err=True)
             else:
-                proof.measure(engine, card, proof.examples[1::2] if request.precision == "int8" else None)
+                proof.measure(engine, card, _for_proof(proof, request))
                 card = replace(card, parity=tuple(proof.records))
                 targets.set_card(staged, request.target, card)
         if request.target == "openvino":
             graph.unlink()
     show_parity(proof.records, card, proof.gate)
     assert proof.worst is not None
-    save_strip(folder / f"{request.output.stem}.parity.png", proof.worst[1], card)
+    save_strip(folder / f"{name}.parity.png", proof.worst[1], card)
     move_into_place(folder, request.output)
     if request.triton is not None:
         add_to_repository(request.triton, request.output, card, *targets.tensors(model))

@@ -96,6 +96,8 @@ class EmulatedEngine(Engine):
         for attribute in alone.attribute:
             if node.op_type == "Cast" and attribute.name == "to":
                 attribute.i = _WIDER.get(attribute.i, attribute.i)
+            elif attribute.name == "value" and attribute.t.data_type in _WIDER:
+                attribute.t.CopyFrom(numpy_helper.from_array(_fp32(numpy_helper.to_array(attribute.t))))
         graph = helper.make_graph(
             [alone],
             "node",

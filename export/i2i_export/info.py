@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from i2i_export.staging import parts
 from i2i_runtime.card import Card
 from i2i_runtime.digest import file_sha256
 from i2i_runtime.engines import nvinfer
@@ -32,8 +33,8 @@ def show_info(path: Path) -> None:
     if reader is None:
         raise UsageError(f"--info {path}: expected {', '.join(readers)}; found {path.suffix or 'no suffix'}")
     facts = list(reader(path))
-    weights = path.with_suffix(".bin") if path.suffix == ".xml" else path
-    facts += [("file", f"{path.name}, {weights.stat().st_size / 1e6:.1f} MB"), ("SHA-256", file_sha256(path))]
+    for part in parts(path):
+        facts += [("file", f"{part.name}, {part.stat().st_size / 1e6:.1f} MB"), ("SHA-256", file_sha256(part))]
     width = max(len(name) for name, _ in facts)
     for name, value in facts:
         click.echo(f"{name:<{width}}  {value}")
@@ -154,7 +155,7 @@ def _card(card: Card | None) -> Facts:
             yield "layers in FP32", ", ".join(card.export.kept_fp32)
         if (profile := card.export.profile) is not None:
             low_side, high_side = ("x".join(map(str, sides)) for sides in (profile.smallest, profile.largest))
-            yield "profile", f"{low_side} to {high_side}, batch 1 to {profile.batch}"
+            yield "profile", f"{low_side} to {high_side}, batch up to {profile.batch}"
     for record in card.parity:
         yield (
             "proof",

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics.functional.image import structural_similarity_index_measure
 
+from i2i_export.gate import Gate
 from i2i_export.graph import typical_size
-from i2i_runtime.card import Card, ExportRecord, ImageSpec, ParityRecord
+from i2i_runtime.card import Card, ImageSpec, ParityRecord
 from i2i_runtime.engines.base import Engine
 from i2i_runtime.errors import ModelError
 from i2i_runtime.frame import Image
@@ -29,45 +30,6 @@ _WINDOW = 11
 
 Example = Mapping[str, Tensor]
 """`input` (c, h, w) float in the card's value range, or the ids of a label map, with `instances` (1, h, w)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Gate:
-    """What passes: a bound on the largest difference, or on the PSNR of the picture that fares worst."""
-
-    max_abs: float | None = None
-    """In the tensor's units, or in grey levels of a uint8 graph."""
-    min_psnr_db: float | None = None
-
-    def __str__(self) -> str:
-        bounds = [f"max abs {self.max_abs:g}"] if self.max_abs is not None else []
-        return ", ".join(bounds + ([f"{self.min_psnr_db:g} dB"] if self.min_psnr_db is not None else []))
-
-    def passes(self, record: ParityRecord) -> bool:
-        """Whether a record keeps the bounds."""
-        assert record.worst_psnr_db is not None
-        return (self.max_abs is None or record.max_abs <= self.max_abs) and (
-            self.min_psnr_db is None or record.worst_psnr_db >= self.min_psnr_db
-        )
-
-    def shortfall(self, record: ParityRecord) -> str:
-        """What a record that does not pass lacks, for a message."""
-        if self.max_abs is not None and record.max_abs > self.max_abs:
-            return f"differs from PyTorch by {record.max_abs:.3g}, expected at most {self.max_abs:g}"
-        return f"is {record.worst_psnr_db:.1f} dB from PyTorch on its worst picture, expected {self.min_psnr_db:g} dB"
-
-
-def default_gate(export: ExportRecord, *, max_abs: float | None = None, min_psnr_db: float | None = None) -> Gate:
-    """The gate of a precision, with what the user decided in its place.
-
-    FP32 repeats PyTorch but for the order of sums. FP16 costs trained generators 58 to 68 dB, and 45 dB is one grey
-    level in 256 at most pixels. INT8 at 35 dB is where differences begin to be seen side by side.
-    """
-    if export.precision == "fp32" and max_abs is None and min_psnr_db is None:
-        return Gate(max_abs=1.0 if export.graph_io == "uint8" else 1e-4)
-    if min_psnr_db is None and max_abs is None:
-        min_psnr_db = {"fp16": 45.0, "int8": 35.0}[export.precision]
-    return Gate(max_abs=max_abs, min_psnr_db=min_psnr_db)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,15 +10,16 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from i2i_export.parity import Gate
+from i2i_export.gate import Gate
+from i2i_export.staging import parts
 from i2i_runtime.card import Card, ParityRecord
 
 
 def show_parity(records: Sequence[ParityRecord], card: Card, gate: Gate) -> None:
     """Print how engines compare with PyTorch, and what was expected of each."""
     assert card.export is not None
-    unit = "grey levels" if card.export.graph_io == "uint8" else "values from -1 to 1"
-    title = f"{records[0].pictures} pictures against PyTorch, {card.export.precision}, {unit}; expected {gate}"
+    unit = "grey levels" if card.export.graph_io == "uint8" else "[-1, 1]"
+    title = f"Against PyTorch, {records[0].pictures} pictures, in {unit}; expected {gate}"
     table = Table(title=title, box=None, padding=(0, 2, 0, 0))
     table.add_column("engine", no_wrap=True)
     for column in ("max abs", "mean abs", "PSNR dB", "worst", "SSIM", ""):
@@ -38,4 +39,5 @@ def show_parity(records: Sequence[ParityRecord], card: Card, gate: Gate) -> None
 
 def say_written(path: Path, began: float) -> None:
     """Name the file, its size, and the seconds since `began` (`time.monotonic()`)."""
-    click.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB, {time.monotonic() - began:.1f} s")
+    size = sum(part.stat().st_size for part in parts(path))
+    click.echo(f"{path}: {size / 1e6:.1f} MB, {time.monotonic() - began:.1f} s")

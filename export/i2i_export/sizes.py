@@ -68,7 +68,7 @@ def announcement(card: Card) -> str:
     assert card.export is not None
     which = _words(typical_size(card))
     if (its := card.export.profile) is not None:
-        which = f"{_words(its.smallest)} to {_words(its.largest)}, batch 1 to {its.batch}"
+        which = f"{_words(its.smallest)} to {_words(its.largest)}, batch up to {its.batch}"
     return f"exporting {card.generator.name} at {which}, {card.export.precision}, {card.export.graph_io} I/O ..."
 
 

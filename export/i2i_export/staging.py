@@ -1,4 +1,4 @@
-"""Several files written as one: all of them or none."""
+"""The files of one export: written all or none."""
 
 from __future__ import annotations
 
@@ -30,3 +30,8 @@ def move_into_place(folder: Path, output: Path) -> None:
     # What the file's name stands for comes last: whoever sees it sees what belongs to it, too.
     for path in sorted(folder.iterdir(), key=lambda path: path.name == output.name):
         path.replace(output.parent / path.name)
+
+
+def parts(path: Path) -> list[Path]:
+    """The files that make a model: OpenVINO has its weights in a second one."""
+    return [path, path.with_suffix(".bin")] if path.suffix.lower() == ".xml" else [path]

@@ -95,8 +95,8 @@ def config_text(
         {"height": profile.typical[0], "width": profile.typical[1]} if profile is not None else {}
     )
     lines = [
-        f"name: {json.dumps(name)}",
-        f"backend: {json.dumps(backend)}",
+        f"name: {_quoted(name)}",
+        f"backend: {_quoted(backend)}",
         f"max_batch_size: {batch}",
     ]
     for kind, specs in (("input", inputs), ("output", outputs)):
@@ -115,8 +115,13 @@ def config_text(
             "zero_data: true } }"
         )
     lines.append(f'model_warmup [ {{ name: "typical" batch_size: 1 {" ".join(samples)} }} ]')
-    lines.append(f'parameters {{ key: "{METADATA_KEY}" value {{ string_value: {json.dumps(card.to_json())} }} }}')
+    lines.append(f'parameters {{ key: "{METADATA_KEY}" value {{ string_value: {_quoted(card.to_json())} }} }}')
     return "\n".join(lines) + "\n"
+
+
+def _quoted(text: str) -> str:
+    """A string of protobuf's text format, which knows JSON's escapes but not its pairs of surrogates."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _sizes(spec: TensorSpec, typical: Mapping[str, int]) -> list[int]:

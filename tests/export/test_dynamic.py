@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from plans import needs_rtx
 from untrained import STYLES, label_map, save_untrained, save_untrained_labels
 
+from i2i_export.request import Request
+from i2i_export.sizes import profile
 from i2i_runtime import Translator
 from i2i_runtime.card import METADATA_KEY, Card, SizeProfile, SizeRule
 from i2i_runtime.engines.manifest import read_manifest
@@ -26,7 +28,7 @@ NETWORKS = {
     "unet": (save_untrained, "unet_32", (32, 32), {"dropout": 0.5}),
     "global": (save_untrained_labels, "global", (32, 32), {}),
     "local": (save_untrained_labels, "local", (32, 32), {}),
-    "local of two enhancers": (save_untrained_labels, "local", (32, 32), {"n_enhancers": 2}),
+    "local of two enhancers": (save_untrained_labels, "local", (32, 32), {"n_enhancers": 2, "ngf": 4}),
 }
 SIZES = [(32, 32), (64, 32), (32, 96), (64, 64)]
 """Multiples that all of these networks take."""
@@ -37,7 +39,7 @@ def network(request, tmp_path_factory):
     """A checkpoint and its dynamic graph, exported once for all tests."""
     save, name, size, arguments = NETWORKS[request.param]
     folder = tmp_path_factory.mktemp("network")
-    checkpoint = save(folder / "last.pt", name, size, pictures=2, **arguments)
+    checkpoint = save(folder / "last.pt", name, size, pictures=1, **arguments)
     export(checkpoint, folder / "dynamic.onnx", "--dynamic", "--max-batch", 3)
     return checkpoint, folder / "dynamic.onnx"
 
@@ -45,6 +47,20 @@ def network(request, tmp_path_factory):
 @pytest.fixture(scope="module")
 def resnet(tmp_path_factory):
     return save_untrained(tmp_path_factory.mktemp("resnet") / "last.pt", size=(32, 48), pictures=2)
+
+
+@pytest.fixture(scope="module")
+def float_model(resnet):
+    path = resnet.with_name("float.onnx")
+    export(resnet, path, "--dynamic")
+    return path
+
+
+@pytest.fixture(scope="module")
+def uint8_model(resnet):
+    path = resnet.with_name("uint8.onnx")
+    export(resnet, path, "--dynamic", "--max-batch", 3, "--io", "uint8")
+    return path
 
 
 def export(checkpoint, target, *arguments) -> Card:
@@ -127,13 +143,15 @@ def test_the_card_says_what_was_asked_for(resnet, tmp_path):
 
 @pytest.mark.parametrize(
     ("size", "smallest", "largest"),
-    [("32x48", (16, 24), (64, 96)), ("36x52", (16, 24), (72, 104)), ("8", (8, 8), (16, 16))],
+    [((32, 48), (16, 24), (64, 96)), ((36, 52), (16, 24), (72, 104)), ((8, 8), (8, 8), (16, 16))],
 )
-def test_by_default_a_profile_goes_from_half_to_twice_the_size(resnet, tmp_path, size, smallest, largest):
+def test_by_default_a_profile_goes_from_half_to_twice_the_size(resnet, size, smallest, largest):
     """As far as the generator's multiple of 4, and its minimum of 8, allow."""
-    profile = export(resnet, tmp_path / "model.onnx", "--dynamic", "--size", size).export.profile
+    request = Request(output=resnet, target="onnx", is_dynamic=True)
 
-    assert (profile.smallest, profile.largest, profile.batch) == (smallest, largest, 1)
+    assert profile(request, load_trained(resnet).card, size) == SizeProfile(
+        smallest=smallest, typical=size, largest=largest
+    )
 
 
 def test_the_proof_runs_at_all_sizes_and_as_a_batch(resnet, tmp_path, monkeypatch):
@@ -178,14 +196,12 @@ def test_sizes_that_do_not_fit_are_one_line(resnet, tmp_path, arguments, message
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-def test_a_dynamic_uint8_graph_takes_pictures_of_any_size(resnet, tmp_path, batch):
-    export(resnet, tmp_path / "model.onnx", "--dynamic", "--max-batch", 3, "--io", "uint8")
-
-    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+def test_a_dynamic_uint8_graph_takes_pictures_of_any_size(resnet, uint8_model, batch):
+    session = onnxruntime.InferenceSession(uint8_model, providers=["CPUExecutionProvider"])
     pictures = np.stack([drawing(seed, 40, 64) for seed in range(batch)])
     (found,) = session.run(None, {"image": pictures})
 
-    assert axes(tmp_path / "model.onnx")["result"] == ["batch", "height", "width", 3]
+    assert axes(uint8_model)["result"] == ["batch", "height", "width", 3]
     tensor = torch.from_numpy(pictures[..., ::-1].transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1)
     with torch.no_grad():
         wanted = (load_trained(resnet).generator(tensor).numpy().transpose(0, 2, 3, 1)[..., ::-1] + 1) * 127.5
@@ -194,7 +210,7 @@ def test_a_dynamic_uint8_graph_takes_pictures_of_any_size(resnet, tmp_path, batc
 
 @pytest.mark.parametrize("precision", ["--fp16", "--int8"])
 def test_precision_and_free_sizes_go_together(resnet, tmp_path, precision):
-    card = export(resnet, tmp_path / "model.onnx", "--dynamic", "--max-batch", 2, precision, "--min-psnr", 15)
+    card = export(resnet, tmp_path / "model.onnx", "--dynamic", "--max-batch", 2, precision, "--min-psnr", 10)
 
     assert axes(tmp_path / "model.onnx")["image"] == ["batch", 3, "height", "width"]
     assert card.parity[-1].engine == "ONNX Runtime CPU"
@@ -218,7 +234,7 @@ def test_a_plan_takes_the_sizes_of_its_profile(resnet, tmp_path):
 
 @needs_rtx
 def test_every_input_of_a_label_models_plan_has_its_range(tmp_path):
-    checkpoint = save_untrained_labels(tmp_path / "last.pt", pictures=2)
+    checkpoint = save_untrained_labels(tmp_path / "last.pt", pictures=1)
 
     export(checkpoint, tmp_path / "model.plan", "--target", "tensorrt-rtx", "--dynamic")
 
@@ -297,13 +313,10 @@ def test_ids_of_a_map_of_any_size_fit_and_stay_ids(height, width, rule):
 
 @pytest.mark.parametrize("size", [(32, 48), (33, 47), (5, 7), (100, 61)])
 @pytest.mark.parametrize("graph_io", ["float", "uint8"])
-def test_pictures_of_odd_sizes_are_translated_in_their_own_size(resnet, tmp_path_factory, size, graph_io):
-    path = tmp_path_factory.getbasetemp() / f"odd_{graph_io}.onnx"
-    if not path.exists():
-        export(resnet, path, "--dynamic", "--io", graph_io)
-
+def test_pictures_of_odd_sizes_are_translated_in_their_own_size(request, resnet, size, graph_io):
     picture = drawing(3, *size)
-    with Translator(path) as translator:
+
+    with Translator(request.getfixturevalue(f"{graph_io}_model")) as translator:
         found = translator(picture)
         fit = plan_fit(*size, translator.card.size)
 
@@ -316,11 +329,9 @@ def test_pictures_of_odd_sizes_are_translated_in_their_own_size(resnet, tmp_path
 
 
 @pytest.mark.parametrize("size", [(32, 32), (33, 47), (5, 7), (70, 41)])
+@pytest.mark.parametrize("network", ["global", "local of two enhancers"], indirect=True)
 def test_label_maps_of_odd_sizes_are_translated_in_their_own_size(network, size):
     _, path = network
-    if "labels" not in axes(path):
-        pytest.skip("a model of pictures")
-
     maps = label_map(0, *size)
     with LabelTranslator(path, style=1) as translator:
         found = translator(maps)

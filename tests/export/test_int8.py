@@ -16,9 +16,10 @@ from plans import needs_rtx, rtx_plan
 from untrained import save_untrained
 
 from i2i_export import delivery, int8
-from i2i_export.int8 import convolutions, to_int8
+from i2i_export.int8 import convolutions, tensor_ranges, to_int8
 from i2i_runtime.card import METADATA_KEY, Card
 from i2i_runtime.engines.open import open_engine
+from i2i_runtime.errors import ModelError
 from i2i_runtime.image import write_image
 
 
@@ -158,46 +159,41 @@ def test_its_result_is_near_that_of_the_float_graph_on_a_picture_that_it_has_not
 
 
 @pytest.fixture
-def qualities(monkeypatch):
-    """Gives the figures that a quality search sees, instead of measuring them: by the number of layers in FP32."""
-    asked = []
+def search(monkeypatch):
+    """Runs the search for a graph of 40 dB with figures instead of measurements."""
 
-    def search(figures, names=8, min_psnr_db=40.0):
-        def to_int8(model, inputs, *, calibration="percentile", only=None, keep=()):
-            asked.append((tuple(only or ()), tuple(keep)))
-            return only, keep
-
-        monkeypatch.setattr(int8, "to_int8", to_int8)
+    def run(figures, names=8):
+        """`figures`: quality by the number of layers in float32. Layer n alone in INT8 is at n dB."""
         monkeypatch.setattr(int8, "convolutions", lambda model: [f"c{n}" for n in range(names)])
+        monkeypatch.setattr(int8, "tensor_ranges", lambda model, inputs, calibration: None)
+        monkeypatch.setattr(int8, "to_int8", lambda model, ranges, only=(), keep=(): (only, keep))
+        return int8.good_enough(
+            None,
+            [],
+            psnr=lambda graph: figures[len(graph[1])],
+            quick_psnr=lambda graph: float(graph[0][0][1:]),
+            min_psnr_db=40 - int8.MARGIN_DB,
+        )[1]
 
-        def psnr(graph):
-            only, keep = graph
-            return float(only[0][1:]) if only else figures[len(keep)]
-
-        return int8.good_enough(None, [()], psnr, min_psnr_db), asked
-
-    return search
-
-
-def test_a_graph_that_is_good_at_once_keeps_nothing_more(qualities):
-    (_, kept), asked = qualities({2: 40.0})
-
-    assert kept == ["c0", "c7"]
-    assert len(asked) == 1
+    return run
 
 
-def test_the_layers_that_harm_most_go_first(qualities):
-    """Layer n alone is at n dB here: the lowest harms most."""
-    (_, kept), _ = qualities({2: 30.0, 3: 35.0, 4: 41.0})
-
-    assert kept == ["c0", "c7", "c1", "c2"]
+def test_a_graph_that_is_good_at_once_keeps_nothing_more(search):
+    assert search({2: 40.0}) == ["c0", "c7"]
 
 
-def test_no_more_than_half_of_the_convolutions_go_to_float32(qualities):
-    figures = {2: 30.0, 3: 31.0, 4: 32.0}
+def test_the_layers_that_harm_most_go_first(search):
+    assert search({2: 30.0, 3: 35.0, 4: 41.0}) == ["c0", "c7", "c1", "c2"]
 
-    with pytest.raises(int8.ModelError, match=r"30\.0 dB .* 32\.0 dB with 2 of 6 .* --min-psnr 40\."):
-        qualities(figures)
+
+def test_no_more_than_half_of_the_convolutions_go_to_float32(search):
+    with pytest.raises(ModelError, match=r"30\.0 dB .* 32\.0 dB with 2 of 6 .* expected 40 .* --min-psnr 37 "):
+        search({2: 30.0, 3: 31.0, 4: 32.0})
+
+
+def test_a_network_with_no_convolution_to_spare_is_refused(search):
+    with pytest.raises(ModelError, match=r"30\.0 dB .* with 0 of 1 inner"):
+        search({2: 30.0}, names=3)
 
 
 def test_more_layers_stay_in_float32_where_more_is_asked(checkpoint, quantised, tmp_path):
@@ -218,7 +214,7 @@ def test_a_quality_that_cannot_be_had_is_refused_with_figures(checkpoint, tmp_pa
     line = the_error_line(finished)
     first, best = map(float, re.findall(r"(\d+\.\d) dB", line))
     assert 10 < first <= best < 80
-    assert "expected --min-psnr 80" in line
+    assert "--min-psnr 80" in line
     assert "--fp16" in line
     assert list(tmp_path.iterdir()) == []
 
@@ -228,19 +224,18 @@ def test_a_quality_that_cannot_be_had_is_refused_with_figures(checkpoint, tmp_pa
 
 def test_the_pictures_that_set_the_ranges_are_not_those_of_the_proof(checkpoint, tmp_path, monkeypatch):
     calibrated, proven = [], []
-    quantise, measure = int8.to_int8, delivery.measure_parity
+    ranges, measure = int8.tensor_ranges, delivery._Proof.measure
 
-    def record_ranges(model, inputs, **options):
+    def record_ranges(model, inputs, calibration):
         calibrated.extend(arrays[0] for arrays in inputs)
-        return quantise(model, inputs, **options)
+        return ranges(model, inputs, calibration)
 
-    def record_proof(generator, engine, card, examples, gate, **options):
-        if options.get("at_every_size", True):
-            proven.extend(example["input"][None].numpy() for example in examples)
-        return measure(generator, engine, card, examples, gate, **options)
+    def record_proof(self, engine, card, examples=None):
+        proven.extend(example["input"][None].numpy() for example in examples)
+        return measure(self, engine, card, examples)
 
-    monkeypatch.setattr(int8, "to_int8", record_ranges)
-    monkeypatch.setattr(delivery, "measure_parity", record_proof)
+    monkeypatch.setattr(int8, "tensor_ranges", record_ranges)
+    monkeypatch.setattr(delivery._Proof, "measure", record_proof)
 
     export(checkpoint, tmp_path / "model.onnx", "--min-psnr", 15)
 
@@ -263,7 +258,7 @@ def test_a_range_is_as_wide_as_the_pictures_make_it():
 
     scales = {}
     for name, pictures in (("dark", [dark]), ("both", [dark, bright])):
-        found = to_int8(model, [(picture,) for picture in pictures]).graph
+        found = to_int8(model, tensor_ranges(model, [(picture,) for picture in pictures])).graph
         first = next(node for node in found.node if node.op_type == "QuantizeLinear" and node.input[0] == "image")
         scales[name] = weights(found)[first.input[1]].item()
 
