@@ -183,7 +183,8 @@ def untrained(generator: Generator, full: bool) -> Trained:
         labels=labels,
     )
     # Of the full widths a picture takes minutes.
-    examples = drawn_pictures(card, generator.full_size if full else generator.small_size)[: 2 if full else 4]
+    pictures = drawn_pictures(card, generator.full_size if full else generator.small_size)[: 2 if full else 4]
+    examples = [{name: torch.from_numpy(part) for name, part in picture.items()} for picture in pictures]
     network = as_used(new_generator(architecture), "image", labels)
     return Trained(generator=network, card=card, examples=examples, statistics="image")
 

@@ -29,9 +29,6 @@ _CHECKPOINT_ONLY = {
     "graph_io": "--io",
     "norm_statistics": "--norm-statistics",
     "style": "--style",
-    "pictures": "--pictures",
-    "tolerance": "--tolerance",
-    "min_psnr": "--min-psnr",
 }
 """What an ONNX file has decided already."""
 

@@ -16,8 +16,9 @@ from i2i_export.fp16 import within_range
 from i2i_export.gate import Gate, default_gate
 from i2i_export.graph import PICTURE_IO, build_graph, exported_card, save_with_card
 from i2i_export.int8 import good_enough
-from i2i_export.parity import Case, Example, all_inputs, measure_parity, save_strip
+from i2i_export.parity import Case, Example, engine_inputs, measure_parity, save_strip
 from i2i_export.proof import drawn_pictures, read_pictures
+from i2i_export.reference import torch_reference
 from i2i_export.report import say_written, show_parity
 from i2i_export.request import GraphIo, Request, Sides
 from i2i_export.staging import move_into_place, staging
@@ -88,7 +89,7 @@ def deliver_graph(
     assert card.export is not None
     gate = default_gate(card.export, max_abs=request.tolerance, min_psnr_db=request.min_psnr)
     with staging(request.output) as folder:
-        proof = _Proof(trained, examples, gate, folder)
+        proof = _Proof(trained, card, examples, gate, folder)
         model, card = _in_precision(model, card, proof, request)
         return _deliver(model, card, proof, request, folder)
 
@@ -96,11 +97,11 @@ def deliver_graph(
 class _Proof:
     """Holds what every step of an export is measured against."""
 
-    def __init__(self, trained: Trained, examples: Sequence[Example], gate: Gate, folder: Path) -> None:
+    def __init__(self, trained: Trained, card: Card, examples: Sequence[Example], gate: Gate, folder: Path) -> None:
         self.examples, self.gate = examples, gate
         self.records: list[ParityRecord] = []
         self.worst: tuple[float, Case] | None = None
-        self.generator, self._folder = trained.generator, folder
+        self.reference, self._folder = torch_reference(trained.generator, card), folder
 
     def measure(self, engine: Engine, card: Card, examples: Sequence[Example]) -> None:
         """Record how an engine fares on some examples.
@@ -108,7 +109,7 @@ class _Proof:
         Raises:
             ModelError: it does not pass.
         """
-        self.record(card, *measure_parity(self.generator, engine, card, examples, self.gate))
+        self.record(card, *measure_parity(self.reference, engine, card, examples, self.gate))
 
     def record(self, card: Card, record: ParityRecord, case: Case) -> None:
         """Keep what was measured.
@@ -130,7 +131,7 @@ class _Proof:
     def psnr(self, engine: Engine, card: Card, examples: Sequence[Example], *, at_every_size: bool = False) -> float:
         """PSNR in dB of the worst of some examples, without a record; minus infinity where the engine fails."""
         try:
-            record, _ = measure_parity(self.generator, engine, card, examples, self.gate, at_every_size=at_every_size)
+            record, _ = measure_parity(self.reference, engine, card, examples, self.gate, at_every_size=at_every_size)
         except ModelError:
             return float("-inf")
         assert record.worst_psnr_db is not None
@@ -154,7 +155,7 @@ class _Passing:
         proof = self._proof
         try:
             found = measure_parity(
-                proof.generator, EmulatedEngine(typed, "fp16"), self._card, proof.examples, proof.gate
+                proof.reference, EmulatedEngine(typed, "fp16"), self._card, proof.examples, proof.gate
             )
         except ModelError:  # NaN or infinity
             return False
@@ -170,8 +171,9 @@ def _in_precision(model: onnx.ModelProto, card: Card, proof: _Proof, request: Re
     if request.precision == "fp16":
         around = [node.name for node in model.graph.node if node.name.startswith(PICTURE_IO)]
 
+        inputs = list(engine_inputs(card, examples, at_every_size=False))
         passes = _Passing(proof, card)
-        model, islands = within_range(model, all_inputs(card, examples), passes, keep=around)
+        model, islands = within_range(model, inputs, passes, keep=around)
         for island in islands:
             click.echo(f"stays FP32: {island.node} ({island.reason})", err=True)
         kept = [island.node for island in islands]
@@ -193,7 +195,7 @@ def _in_precision(model: onnx.ModelProto, card: Card, proof: _Proof, request: Re
 
         model, kept = good_enough(
             model,
-            all_inputs(card, for_ranges, at_every_size=True),
+            list(engine_inputs(card, for_ranges, at_every_size=True)),
             psnr,
             quick_psnr,
             proof.gate.min_psnr_db or 0.0,
@@ -260,9 +262,9 @@ def _graph_io(request: Request, card: Card) -> GraphIo:
 
 def _examples(trained: Trained, request: Request, size: Sides) -> Sequence[Example]:
     if request.pictures:
-        examples: Sequence[Example] = read_pictures(request.pictures, trained.card)
+        examples: list[Example] = read_pictures(request.pictures, trained.card)
     elif trained.examples:
-        examples = trained.examples
+        examples = [{name: part.numpy() for name, part in example.items()} for example in trained.examples]
     elif request.precision == "int8":
         raise UsageError("--int8: its ranges come from real pictures, and this file brings none; give --pictures DIR")
     else:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import click
 import onnx
 
-from i2i_export import targets
-from i2i_export.report import say_written
+from i2i_export import sizes, targets
+from i2i_export.gate import default_gate
+from i2i_export.parity import measure_parity
+from i2i_export.proof import drawn_pictures, read_pictures
+from i2i_export.report import say_written, show_parity
 from i2i_export.request import Request
 from i2i_export.staging import move_into_place, staging
 from i2i_export.triton import add_to_repository, check_servable
 from i2i_runtime.card import METADATA_KEY, Card
+from i2i_runtime.engines.open import open_engine
 from i2i_runtime.errors import ModelError, UsageError, reason
 
 
@@ -35,13 +41,41 @@ def deliver_onnx(source: Path, request: Request) -> None:
         made = source
     else:
         with staging(request.output) as folder:
-            targets.write(source, folder / request.output.name, request.target, card, request.build, request.use_cache)
+            staged = folder / request.output.name
+            targets.write(source, staged, request.target, card, request.build, request.use_cache)
+            _prove(source, staged, card, request)
             move_into_place(folder, request.output)
         made = request.output
     if request.triton is not None:
         add_to_repository(request.triton, made, card, *targets.tensors(model))
     if request.target != "onnx":
         say_written(request.output, began)
+
+
+def _prove(source: Path, staged: Path, card: Card | None, request: Request) -> None:
+    """Compare what was built with the graph in ONNX Runtime, where both can run."""
+    name = request.output.name
+    if card is None or card.export is None:
+        click.echo(f"{name}: not compared with {source.name}, which carries no card", err=True)
+        return
+    with targets.opened(staged, request.target) as engine:
+        if engine is None:
+            click.echo(f"{name}: not run here, this machine has no GPU", err=True)
+            return
+        try:
+            reference = open_engine(source, device="cpu")
+        except ModelError as error:
+            click.echo(f"{name}: not compared with {source.name}: {error}", err=True)
+            return
+        where = request.pictures
+        examples = read_pictures(where, card) if where else drawn_pictures(card, sizes.typical_size(card))
+        gate = default_gate(card.export, max_abs=request.tolerance, min_psnr_db=request.min_psnr)
+        with reference:
+            record, _ = measure_parity(reference.run, engine, card, examples, gate)
+    show_parity([record], card, gate, against=source.name)
+    if not gate.passes(record):
+        raise ModelError(f"{name}: {record.engine} {gate.shortfall(record)}; nothing was written")
+    targets.set_card(staged, request.target, replace(card, parity=(*card.parity, record)))
 
 
 def read_graph(path: Path) -> tuple[onnx.ModelProto, Card | None]:

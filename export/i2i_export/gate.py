@@ -29,8 +29,8 @@ class Gate:
     def shortfall(self, record: ParityRecord) -> str:
         """What a record that does not pass lacks, for a message."""
         if self.max_abs is not None and record.max_abs > self.max_abs:
-            return f"differs from PyTorch by {record.max_abs:.3g}, expected at most {self.max_abs:g}"
-        return f"is {record.worst_psnr_db:.1f} dB from PyTorch on its worst picture, expected {self.min_psnr_db:g} dB"
+            return f"differs by {record.max_abs:.3g}, expected at most {self.max_abs:g}"
+        return f"is {record.worst_psnr_db:.1f} dB from the original on its worst, expected {self.min_psnr_db:g} dB"
 
 
 def default_gate(export: ExportRecord, *, max_abs: float | None = None, min_psnr_db: float | None = None) -> Gate:

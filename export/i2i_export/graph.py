@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from i2i_export.request import GraphIo, Precision
+from i2i_export.sizes import typical_size
 from i2i_runtime.card import METADATA_KEY, Card, ExportRecord, ImageSpec, MadeWith, SizeProfile
 from i2i_runtime.errors import ModelError, UsageError
 from i2i_trainer.networks.inference import NormStatistics
@@ -85,15 +86,6 @@ def build_graph(generator: nn.Module, card: Card) -> onnx.ModelProto:
     _forget_where_it_was_made(model)
     onnx.checker.check_model(model, full_check=True)
     return model
-
-
-def typical_size(card: Card) -> tuple[int, int]:
-    """(height, width) of an exported card: its size, or the one that a dynamic graph is tuned for."""
-    if card.export is not None and card.export.profile is not None:
-        return card.export.profile.typical
-    assert card.size.height is not None
-    assert card.size.width is not None
-    return card.size.height, card.size.width
 
 
 def _free_axes(module: nn.Module, examples: dict[str, Tensor], axes: dict[int, str]) -> Any:

@@ -1,48 +1,47 @@
-"""Proof that an engine computes what the PyTorch generator computes, on real pictures."""
+"""Proof that an engine computes what its original computes, on real pictures."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 from i2i_export.gate import Gate
-from i2i_export.graph import typical_size
+from i2i_export.sizes import typical_size
 from i2i_runtime.card import Card, ImageSpec, ParityRecord
 from i2i_runtime.engines.base import Engine
 from i2i_runtime.errors import ModelError
 from i2i_runtime.frame import Image
-from i2i_runtime.image import image_to_tensor, resize, tensor_to_image
+from i2i_runtime.image import resize, tensor_to_image
 
 IDENTICAL_DB = 999.0
 _WINDOW = 11
 """Pixels of SSIM's window (Wang et al. 2004)."""
 
-Example = Mapping[str, Tensor]
-"""`input` (c, h, w) float in the card's value range, or the ids of a label map, with `instances` (1, h, w)."""
+Array = NDArray[Any]
+Example = Mapping[str, Array]
+"""`input` (c, h, w) float32 in the card's value range, or the int32 ids of a label map, with `instances` (1, h, w)."""
+Reference = Callable[..., Array]
+"""What is right: takes what the engine takes, and returns the result in the engine's type."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
     """One input, as the engine takes it, and both results in the engine's type."""
 
-    inputs: tuple[NDArray[Any], ...]
-    wanted: NDArray[Any]
-    found: NDArray[Any]
+    inputs: tuple[Array, ...]
+    wanted: Array
+    found: Array
 
 
 def measure_parity(
-    generator: nn.Module,
+    reference: Reference,
     engine: Engine,
     card: Card,
     examples: Sequence[Example],
@@ -55,7 +54,7 @@ def measure_parity(
     A dynamic graph runs all examples at its typical size, and the first at its smallest and largest and as a batch.
 
     Args:
-        generator: the PyTorch generator as it was exported.
+        reference: the PyTorch generator, or the graph that an engine was built from.
         engine: the exported model, running.
         card: the exported model's card: its size, and whether it is a float or a uint8 graph.
         examples: inputs of any size; resized to the model's.
@@ -72,7 +71,8 @@ def measure_parity(
     worst: tuple[float, Case] | None = None
     similarities = []
     peak = _peak(card)
-    for case in _cases(generator, engine, card, examples, at_every_size):
+    for arrays in engine_inputs(card, examples, at_every_size=at_every_size):
+        case = _run(reference, engine, arrays)
         difference = np.abs(case.wanted.astype(np.float64) - case.found)
         largest = max(largest, float(difference.max()))
         total += float(difference.sum())
@@ -101,100 +101,64 @@ def measure_parity(
     return record, worst[1]
 
 
-def _cases(
-    generator: nn.Module, engine: Engine, card: Card, examples: Sequence[Example], at_every_size: bool
-) -> Iterator[Case]:
-    inputs = _inputs(card, examples) if at_every_size else _at_size(card, examples, typical_size(card))
-    for tensors in inputs:
-        arrays = engine_inputs(card, tensors)
-        given = tensors.pop("input")
-        if _is_uint8(card):
-            # PyTorch gets the same grey levels, not what was rounded to them.
-            given = torch.from_numpy(np.concatenate([_values(levels, card.input) for levels in arrays[0]]))
-        with torch.no_grad():
-            wanted = generator(given, **tensors).numpy()
-        if _is_uint8(card):
-            wanted = _grey_levels(wanted, card.output)
-        found = engine.run(*arrays)
-        if not np.isfinite(wanted).all():
-            raise ModelError(
-                "the generator returns NaN or infinity: nothing was written; export an earlier checkpoint of the run"
-            )
-        if not np.isfinite(found).all():
-            raise ModelError(f"{engine.provider} returns NaN or infinity where PyTorch does not; nothing was written")
-        yield Case(inputs=arrays, wanted=wanted, found=found)
+def _run(reference: Reference, engine: Engine, arrays: tuple[Array, ...]) -> Case:
+    wanted, found = reference(*arrays), engine.run(*arrays)
+    if not np.isfinite(wanted).all():
+        raise ModelError(
+            "the generator returns NaN or infinity: nothing was written; export an earlier checkpoint of the run"
+        )
+    if not np.isfinite(found).all():
+        raise ModelError(f"{engine.provider} returns NaN or infinity where it should not; nothing was written")
+    if wanted.shape != found.shape:
+        raise ModelError(f"{engine.provider} returns {found.shape}, expected {wanted.shape}; nothing was written")
+    return Case(inputs=arrays, wanted=wanted, found=found)
 
 
-def all_inputs(
-    card: Card, examples: Sequence[Example], *, at_every_size: bool = False
-) -> list[tuple[NDArray[Any], ...]]:
-    """The examples as an engine takes them, at the model's typical size, or as `measure_parity` has them."""
-    inputs = _inputs(card, examples) if at_every_size else _at_size(card, examples, typical_size(card))
-    return [engine_inputs(card, tensors) for tensors in inputs]
-
-
-def engine_inputs(card: Card, tensors: Mapping[str, Tensor]) -> tuple[NDArray[Any], ...]:
-    """From the generator's arguments to an engine's: grey levels of a uint8 graph, no style that is built in."""
-    assert card.export is not None
-    built_in = {"style"} if card.export.style is not None else set()
-    arrays = [tensor.numpy() for name, tensor in tensors.items() if name not in built_in]
-    if _is_uint8(card):
-        arrays = [_grey_levels(arrays[0], card.input)]
-    return tuple(arrays)
-
-
-def _inputs(card: Card, examples: Sequence[Example]) -> Iterator[dict[str, Tensor]]:
+def engine_inputs(card: Card, examples: Sequence[Example], *, at_every_size: bool) -> Iterator[tuple[Array, ...]]:
+    """The examples as an engine takes them; see `measure_parity`."""
     yield from _at_size(card, examples, typical_size(card))
     profile = card.export.profile if card.export is not None else None
-    if profile is None or not examples:
+    if profile is None or not at_every_size:
         return
     for size in dict.fromkeys((profile.smallest, profile.largest)):
         if size != profile.typical:
             yield from _at_size(card, examples[:1], size)
     if profile.batch > 1:
-        for tensors in _at_size(card, examples[:1], profile.typical):
-            style = {name: tensors.pop(name) for name in ("style",) if name in tensors}
-            # The second picture is another one, or the parts of a batch could be mixed up unseen.
-            yield {name: torch.cat([tensor, tensor.flip(-1)]) for name, tensor in tensors.items()} | style
+        for arrays in _at_size(card, examples[:1], profile.typical):
+            # Another second picture, or the parts of a batch could be mixed up unseen. A style is one for all.
+            yield tuple(np.concatenate([array, array[:, :, ::-1]]) if array.ndim == 4 else array for array in arrays)
 
 
-def _at_size(card: Card, examples: Sequence[Example], size: tuple[int, int]) -> Iterator[dict[str, Tensor]]:
-    """The generator's arguments for each example, by their names."""
+def _at_size(card: Card, examples: Sequence[Example], size: tuple[int, int]) -> Iterator[tuple[Array, ...]]:
     assert card.export is not None
     for example in examples:
-        tensors = {name: _resized(tensor, size)[None] for name, tensor in example.items()}
-        if card.labels is None or not card.labels.styles:
-            yield tensors
+        arrays = [_resized(array, size)[None] for array in example.values()]
+        if card.export.graph_io == "uint8":
+            arrays = [grey_levels(arrays[0], card.input)]
+        if card.labels is None or not card.labels.styles or card.export.style is not None:
+            yield tuple(arrays)
             continue
-        built_in = card.export.style
-        for style in range(card.labels.styles) if built_in is None else [built_in]:
-            yield tensors | {"style": torch.tensor([style])}
+        for style in range(card.labels.styles):
+            yield (*arrays, np.array([style], np.int64))
 
 
-def _resized(tensor: Tensor, size: tuple[int, int]) -> Tensor:
-    if not tensor.is_floating_point():
-        return functional.interpolate(tensor[None].float(), size=size, mode="nearest")[0].to(tensor.dtype)
-    if tuple(tensor.shape[-2:]) == size:
-        return tensor
-    return functional.interpolate(tensor[None], size=size, mode="bilinear", antialias=True)[0]
+def _resized(array: Array, size: tuple[int, int]) -> Array:
+    if array.shape[-2:] == size:
+        return array
+    shrinks = size[0] * size[1] < array.shape[-2] * array.shape[-1]
+    smooth = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    interpolation = smooth if array.dtype == np.float32 else cv2.INTER_NEAREST
+    return np.stack([cv2.resize(plane, size[::-1], interpolation=interpolation) for plane in array])
 
 
-def _is_uint8(card: Card) -> bool:
-    return card.export is not None and card.export.graph_io == "uint8"
-
-
-def _grey_levels(images: NDArray[Any], spec: ImageSpec) -> NDArray[Any]:
+def grey_levels(images: Array, spec: ImageSpec) -> Array:
     """(n, c, h, w) to what a uint8 graph takes and returns, (n, h, w, c)."""
     return np.stack([tensor_to_image(image, spec)[:, :, : spec.channels] for image in images])
 
 
-def _values(levels: NDArray[Any], spec: ImageSpec) -> NDArray[np.float32]:
-    """(h, w, c) grey levels to (1, c, h, w) in the value range."""
-    return image_to_tensor(levels if spec.channels == 3 else np.repeat(levels, 3, axis=2), spec)
-
-
 def _peak(card: Card) -> float:
-    low, high = (0.0, 255.0) if _is_uint8(card) else card.output.value_range
+    is_uint8 = card.export is not None and card.export.graph_io == "uint8"
+    low, high = (0.0, 255.0) if is_uint8 else card.output.value_range
     return high - low
 
 
@@ -203,18 +167,24 @@ def _psnr(peak: float, mean_square: float) -> float:
 
 
 def _ssim(case: Case, peak: float) -> float | None:
+    """None of small pictures, and on a machine without PyTorch."""
+    try:
+        import torch
+        from torchmetrics.functional.image import structural_similarity_index_measure
+    except ImportError:
+        return None
     wanted, found = (torch.from_numpy(array.astype(np.float64)) for array in (case.wanted, case.found))
     if case.wanted.dtype == np.uint8:
         wanted, found = wanted.permute(0, 3, 1, 2), found.permute(0, 3, 1, 2)
     if min(wanted.shape[-2:]) < _WINDOW:
         return None
     similarity = structural_similarity_index_measure(wanted, found, data_range=peak)
-    assert isinstance(similarity, Tensor)
+    assert isinstance(similarity, torch.Tensor)
     return float(similarity)
 
 
 def save_strip(path: Path, case: Case, card: Card) -> None:
-    """A picture of one case: the input, PyTorch's result, the engine's, and their difference made visible."""
+    """A picture of one case: the input, the right result, the engine's, and their difference made visible."""
     given = case.inputs[0]
     if card.labels is not None:
         ids = given[0, 0].astype(np.float64)
@@ -230,7 +200,7 @@ def save_strip(path: Path, case: Case, card: Card) -> None:
     path.write_bytes(encoded.tobytes())
 
 
-def _picture(images: NDArray[Any], spec: ImageSpec) -> Image:
+def _picture(images: Array, spec: ImageSpec) -> Image:
     """The first of a batch as (h, w, 3) uint8 BGR; of channels that are no colours the first."""
     if images.dtype == np.uint8:
         return np.asarray(images[0] if images.shape[-1] == 3 else np.repeat(images[0], 3, axis=-1))

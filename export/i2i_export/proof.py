@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import click
-import torch
-from torch import Tensor
-from torch.nn import functional
+import cv2
+import numpy as np
 
+from i2i_export.parity import Array, Example
 from i2i_runtime.card import Card
 from i2i_runtime.errors import UsageError
 from i2i_runtime.image import image_to_tensor
@@ -14,9 +14,10 @@ from i2i_runtime.sources.images import ImagesSource
 
 _DRAWN = 4
 """Pictures that are drawn where there are none."""
+_CELLS = 9
 
 
-def read_pictures(where: str, card: Card) -> list[dict[str, Tensor]]:
+def read_pictures(where: str, card: Card) -> list[Example]:
     """The pictures of a folder or glob pattern, at their own sizes.
 
     Raises:
@@ -26,33 +27,33 @@ def read_pictures(where: str, card: Card) -> list[dict[str, Tensor]]:
     if card.labels is not None or card.input.channels not in (1, 3):
         raise UsageError("--pictures: expected a model of grey or colour pictures; this one is proven on its examples")
     with ImagesSource(where) as source:
-        pictures = [{"input": torch.from_numpy(image_to_tensor(frame.image, card.input)[0])} for frame in source]
+        pictures: list[Example] = [{"input": image_to_tensor(frame.image, card.input)[0]} for frame in source]
         for line in source.skipped:
             click.echo(f"skipped: {line}", err=True)
     return pictures
 
 
-def drawn_pictures(card: Card, size: tuple[int, int]) -> list[dict[str, Tensor]]:
+def drawn_pictures(card: Card, size: tuple[int, int]) -> list[Example]:
     """Soft clouds of colour with hard edges, or areas of classes: for a model that brings no pictures of its own."""
-    random = torch.Generator().manual_seed(0)
-    examples = []
-    for _ in range(_DRAWN):
-        # One noise of a few cells is the shapes, as ids or as colours; another one the edges between them.
-        cells = torch.rand(1, card.input.channels, 9, 9, generator=random)
-        if card.labels is not None:
-            ids = (cells[:, :1] * card.labels.count).to(torch.int32)
-            example = {"input": _enlarged(ids, size)}
-            if card.labels.instance_edges:
-                example["instances"] = _enlarged(torch.arange(81, dtype=torch.int32).reshape(1, 1, 9, 9), size)
-        else:
-            low, high = card.input.value_range
-            clouds = functional.interpolate(cells, size=size, mode="bicubic")
-            blocks = functional.interpolate(torch.rand(1, 1, 6, 6, generator=random), size=size, mode="nearest")
-            levels = (clouds.clamp(0, 1) * (0.5 + 0.5 * blocks) * 255).round() / 255
-            example = {"input": (low + levels * (high - low))[0]}
-        examples.append(example)
-    return examples
+    random = np.random.default_rng(0)
+    return [_drawn(card, size, random) for _ in range(_DRAWN)]
 
 
-def _enlarged(ids: Tensor, size: tuple[int, int]) -> Tensor:
-    return functional.interpolate(ids.float(), size=size, mode="nearest")[0].to(ids.dtype)
+def _drawn(card: Card, size: tuple[int, int], random: np.random.Generator) -> Example:
+    if card.labels is not None:
+        example: dict[str, Array] = {"input": _areas(random.integers(0, card.labels.count, (_CELLS, _CELLS)), size)}
+        if card.labels.instance_edges:
+            example["instances"] = _areas(np.arange(_CELLS * _CELLS).reshape(_CELLS, _CELLS), size)
+        return example
+    low, high = card.input.value_range
+    blocks = cv2.resize(random.uniform(0.5, 1, (6, 6)), size[::-1], interpolation=cv2.INTER_NEAREST)
+    clouds = [
+        cv2.resize(random.uniform(0, 1, (_CELLS, _CELLS)), size[::-1], interpolation=cv2.INTER_CUBIC)
+        for _ in range(card.input.channels)
+    ]
+    levels = np.rint(np.clip(clouds, 0, 1) * blocks * 255) / 255
+    return {"input": (low + levels * (high - low)).astype(np.float32)}
+
+
+def _areas(ids: Array, size: tuple[int, int]) -> Array:
+    return cv2.resize(ids.astype(np.int32), size[::-1], interpolation=cv2.INTER_NEAREST)[None]

@@ -15,12 +15,12 @@ from i2i_export.staging import parts
 from i2i_runtime.card import Card, ParityRecord
 
 
-def show_parity(records: Sequence[ParityRecord], card: Card, gate: Gate) -> None:
-    """Print how engines compare with PyTorch, and what was expected of each."""
+def show_parity(records: Sequence[ParityRecord], card: Card, gate: Gate, against: str = "PyTorch") -> None:
+    """Print how engines compare with what is right, and what was expected of each."""
     assert card.export is not None
     unit = "grey levels" if card.export.graph_io == "uint8" else "[-1, 1]"
-    title = f"Against PyTorch, {records[0].pictures} pictures, in {unit}; expected {gate}"
-    table = Table(title=title, box=None, padding=(0, 2, 0, 0))
+    click.echo(f"Against {against}, {records[0].pictures} pictures, in {unit}; expected {gate}")
+    table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("engine", no_wrap=True)
     for column in ("max abs", "mean abs", "PSNR dB", "worst", "SSIM", ""):
         table.add_column(column, justify="right", no_wrap=True)

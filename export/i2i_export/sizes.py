@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from i2i_export.graph import typical_size
 from i2i_export.request import Request, Sides
 from i2i_runtime.card import Card, SizeProfile
 from i2i_runtime.errors import UsageError
 
 _SIZE = 256
 """Side in pixels of the pictures that most published generators were trained on."""
+
+
+def typical_size(card: Card) -> tuple[int, int]:
+    """(height, width) of an exported card: its size, or the one that a dynamic graph is tuned for."""
+    if card.export is not None and card.export.profile is not None:
+        return card.export.profile.typical
+    assert card.size.height is not None
+    assert card.size.width is not None
+    return card.size.height, card.size.width
 
 
 def usual_size(card: Card) -> Sides:

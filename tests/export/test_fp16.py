@@ -469,7 +469,7 @@ BROKEN = {
 @pytest.fixture(scope="module", params=BROKEN)
 def broken(request, tmp_path_factory):
     change, arguments = BROKEN[request.param]
-    return save_untrained(tmp_path_factory.mktemp(request.param) / "last.pt", change=change, **arguments)
+    return save_untrained(tmp_path_factory.mktemp(request.param) / "last.pt", pictures=2, change=change, **arguments)
 
 
 def test_a_generator_that_half_precision_breaks_is_right_with_a_few_layers_in_float32(broken):

@@ -230,7 +230,7 @@ def test_the_pictures_that_set_the_ranges_are_not_those_of_the_proof(checkpoint,
         calibrated.extend(arrays[0] for arrays in inputs)
         return ranges(model, inputs, calibration)
 
-    def record_proof(self, engine, card, examples=None):
+    def record_proof(self, engine, card, examples):
         proven.extend(example["input"][None].numpy() for example in examples)
         return measure(self, engine, card, examples)
 

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from commands import environment, here, run, the_error_line
+from commands import environment, here, the_error_line
 from drawings import drawing
 from foreign_networks import as_if_trained, resnet
 from onnx import TensorProto, helper
@@ -139,7 +139,7 @@ def test_a_name_that_means_something_else_is_refused(target, output, message):
 
 @needs_rtx
 def test_a_plan_comes_with_its_sidecar_its_graph_and_its_proof_and_nothing_else(zebra):
-    parts = ["zebra.parity.png", "zebra.plan", "zebra.plan.json", "zebra.plan.onnx"]
+    parts = ["zebra.plan", "zebra.plan.json", "zebra.plan.onnx", "zebra.plan.parity.png"]
     assert files(zebra.parent) == parts
 
     manifest = read_manifest(zebra)
@@ -220,11 +220,13 @@ def test_a_plan_that_was_altered_is_not_loaded(zebra, tmp_path):
 
     # Trust is for plans that nothing vouches for, not for those that their sidecar denies.
     for trust in ((), ("--trust-engine",)):
-        finished = here("i2i-run", plan, tmp_path / "a.png", "-o", tmp_path / "b.png", *trust)
+        finished = here(
+            "i2i-run", "--engine", plan, "--images", tmp_path / "a.png", "--output", tmp_path / "out", *trust
+        )
 
         assert finished.returncode == 4
         assert "its SHA-256 is not the one in zebra.plan.json" in the_error_line(finished)
-        assert not (tmp_path / "b.png").exists()
+        assert list(tmp_path.glob("out/*")) == []
 
 
 # OpenVINO
@@ -232,7 +234,7 @@ def test_a_plan_that_was_altered_is_not_loaded(zebra, tmp_path):
 
 @needs_openvino
 def test_openvino_gets_its_two_files_and_a_proof_of_its_own(openvino_model):
-    assert files(openvino_model.parent) == ["model.bin", "model.parity.png", "model.xml"]
+    assert files(openvino_model.parent) == ["model.bin", "model.xml", "model.xml.parity.png"]
 
     with Translator(openvino_model) as translator:
         card = translator.card
@@ -248,7 +250,7 @@ def test_openvino_gets_its_two_files_and_a_proof_of_its_own(openvino_model):
 def test_openvino_in_other_precisions(checkpoint, tmp_path, precision, least):
     export(checkpoint, tmp_path / "model.xml", f"--{precision}", "--min-psnr", least)
 
-    assert files(tmp_path) == ["model.bin", "model.parity.png", "model.xml"]
+    assert files(tmp_path) == ["model.bin", "model.xml", "model.xml.parity.png"]
     with Translator(tmp_path / "model.xml") as translator:
         card = translator.card
     assert (card.export.precision, card.parity[-1].engine) == (precision, "OpenVINO CPU")
@@ -272,13 +274,16 @@ def test_openvino_from_an_onnx_file(tmp_path):
 
 
 def info(path) -> dict[str, str]:
+    """The facts by their names; those of every file that belongs to the model are checked here."""
     finished = here("i2i-export", "--info", path)
     assert finished.returncode == 0, finished.stderr
-    lines = [line for line in finished.stdout.splitlines() if not line.startswith(" ")]
-    facts = dict(tuple(map(str.strip, line.split("  ", 1))) for line in lines)
-    assert facts["SHA-256"] == file_sha256(path)
-    assert facts["file"].startswith(path.name)
-    return facts
+    lines = [line.split("  ", 1) for line in finished.stdout.splitlines() if not line.startswith(" ")]
+    pairs = [(name, value.strip()) for name, value in lines]
+    parts = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
+    assert [value for name, value in pairs if name == "SHA-256"] == [file_sha256(part) for part in parts]
+    named = [value.rpartition(", ")[0] for name, value in pairs if name == "file"]
+    assert named == [part.name for part in parts]
+    return dict(pairs)
 
 
 def test_info_of_a_checkpoint(checkpoint):
@@ -361,7 +366,7 @@ def test_info_of_a_missing_file(tmp_path):
     ],
 )
 def test_a_proof_that_fails_touches_nothing(checkpoint, tmp_path, name):
-    before = {name: b"the model before", "model.bin": b"its weights", "model.parity.png": b"its proof"}
+    before = {name: b"the model before", "model.bin": b"its weights", f"{name}.parity.png": b"its proof"}
     for file, content in before.items():
         (tmp_path / file).write_bytes(content)
     target = RTX if name.endswith("plan") else ()
@@ -452,11 +457,12 @@ class Harm:
 
 @pytest.mark.parametrize("suffix", [".pt", ".pth"])
 @pytest.mark.parametrize("arguments", [("-o", "model.onnx"), ("--info",)])
-def test_code_in_a_checkpoint_is_not_run(tmp_path, suffix, arguments):
+def test_code_in_a_checkpoint_is_not_run(tmp_path, monkeypatch, suffix, arguments):
     path = tmp_path / f"latest_net_G{suffix}"
     torch.save({"model.1.weight": torch.zeros(1), "harm": Harm(tmp_path / "marker")}, path)
 
-    finished = run("i2i-export", path, *arguments, cwd=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    finished = here("i2i-export", path.name, *arguments)
 
     assert finished.returncode == 4
     assert path.name in the_error_line(finished)
@@ -472,7 +478,7 @@ def test_somebody_elses_generator_is_exported_on_drawn_pictures(foreign, tmp_pat
     assert (
         "note: this file brings no pictures: it is proven on drawn ones; --pictures DIR takes yours" in finished.stderr
     )
-    assert files(tmp_path) == ["zebra.onnx", "zebra.parity.png"]
+    assert files(tmp_path) == ["zebra.onnx", "zebra.onnx.parity.png"]
     card = card_in(tmp_path / "zebra.onnx")
     assert (card.model_type, card.generator.name, card.export.precision) == ("cyclegan", "resnet_6blocks", "fp16")
     assert card.made_with.source_sha256 == file_sha256(foreign)

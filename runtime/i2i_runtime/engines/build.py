@@ -263,6 +263,8 @@ def _parser_errors(parser: Any) -> str:
 
 def _configure(trt: ModuleType, config: Any, options: BuildOptions) -> Any:
     """Set what was asked for; returns the timing cache in use, or None."""
+    # TF32 has FP16's precision: a graph that says FP32 means it, and --fp16 is there for speed.
+    config.clear_flag(trt.BuilderFlag.TF32)
     if options.workspace_mib is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib << 20)
     if options.optimization_level is not None:
