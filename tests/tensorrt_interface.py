@@ -29,6 +29,8 @@ CLASSES = {
     "plan_memory": "IHostMemory",
     "runtime": "Runtime",
     "engine": "ICudaEngine",
+    "runtime_config": "IRuntimeConfig",
+    "runtime_cache": "IRuntimeCache",
     "context": "IExecutionContext",
 }
 """What the variables of our sources hold."""
@@ -144,7 +146,9 @@ def _uses(path: Path, roots: dict[str, str]) -> Iterator[Use]:
 
 
 def _asked(test: ast.AST, roots: dict[str, str]) -> str:
-    """`Runtime.get_engine_validity` of `hasattr(runtime, "get_engine_validity")`."""
+    """`Runtime.get_engine_validity` of `hasattr(runtime, "get_engine_validity")`, also behind an `and`."""
+    if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.And):
+        return next(filter(None, (_asked(value, roots) for value in test.values)), "")
     if isinstance(test, ast.Call) and ast.unparse(test.func) == "hasattr" and _bare(test.args[0]) in roots:
         owner, name = roots[_bare(test.args[0])], ast.literal_eval(test.args[1])
         return f"{owner}.{name}" if owner else str(name)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from i2i_runtime import __version__, command
 from i2i_runtime.errors import ModelError, UsageError
@@ -18,23 +18,14 @@ if TYPE_CHECKING:
     from i2i_trainer.networks.inference import NormStatistics
     from i2i_trainer.trained import Direction
 
-_CHECKPOINT_ONLY = {
-    "direction": "--direction",
-    "arch": "--arch",
-    "size": "--size",
-    "dynamic": "--dynamic",
-    "fp16": "--fp16",
-    "int8": "--int8",
-    "calibration": "--calibration",
-    "graph_io": "--io",
-    "norm_statistics": "--norm-statistics",
-    "style": "--style",
-}
+_BUILD = ("workspace", "optimization_level", "timing_cache", "hardware_compatible", "version_compatible", "no_cache")
+_CHECKPOINT_ONLY = ("direction", "arch", "norm_statistics", "graph_io", "style", "fp16", "int8", "calibration")
 """What an ONNX file has decided already."""
+_DYNAMIC_ONLY = ("min_size", "max_size", "max_batch")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path, readable=False))
 @click.option("--info", is_flag=True, help="Show what FILE is (checkpoint, .onnx, .plan or .xml) and who can run it.")
 @click.option(
     "-o",
@@ -117,32 +108,37 @@ def i2i_export(
     i2i-export zebra.plan.onnx -o zebra.plan
     i2i-export --info zebra.plan
     """  # noqa: D301
+    given = _given()
+    is_onnx = file.suffix.lower() == ".onnx"
+    needs_torch = file.suffix.lower() not in (".onnx", ".plan", ".engine", ".xml")
     if info:
+        if given - {"file", "info", "debug"}:
+            raise UsageError("--info shows what FILE is and makes nothing; leave the other options out")
+        _require_libraries(["torch"] if needs_torch else ["onnx"] if is_onnx else [])
         from i2i_export.info import show_info
 
         show_info(file)
         return
     if settings["fp16"] and settings["int8"]:
         raise UsageError("--fp16 and --int8: expected one of them")
-    if not settings["dynamic"] and (settings["min_size"] or settings["max_size"] or settings["max_batch"] > 1):
-        raise UsageError("--min-size, --max-size and --max-batch: expected --dynamic beside them")
-    is_onnx = file.suffix.lower() == ".onnx"
+    _refuse(given, _DYNAMIC_ONLY, settings["dynamic"], "expected --dynamic beside it")
+    _refuse(given, ("calibration",), settings["int8"], "expected --int8 beside it")
+    _refuse(
+        given, _CHECKPOINT_ONLY, not is_onnx, f"{file} is an ONNX file and has decided; export its checkpoint again"
+    )
     _require_libraries(["onnx"] if is_onnx else ["torch", "onnx", "onnxscript", "onnxruntime"])
-    from i2i_export.targets import SUFFIXES, choose_target
+    from i2i_export.targets import PLANS, SUFFIXES, choose_target
 
     target = choose_target(target, output)
+    _refuse(given, _BUILD, target in PLANS, f"it is for plans, and the target is {target}")
+    _refuse(given, ("dynamic", "size"), not is_onnx or target in PLANS, f"the sizes are those of {file}")
+    _refuse(given, ("size",), not is_onnx or settings["dynamic"], f"the size is that of {file}")
     if output is None:
         output = file if is_onnx and target == "onnx" else file.with_suffix(SUFFIXES[target][0])
+    elif is_onnx and target == "onnx":
+        raise UsageError(f"{file} is an ONNX file already; expected -o NAME.plan, -o NAME.xml or --triton DIR alone")
     request = _request(output, target, settings)
     if is_onnx:
-        context = click.get_current_context()
-        given = [
-            option
-            for name, option in _CHECKPOINT_ONLY.items()
-            if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-        ]
-        if given:
-            raise UsageError(f"{given[0]}: {file} is an ONNX file, whose graph is decided; export its checkpoint again")
         from i2i_export.from_onnx import deliver_onnx
 
         deliver_onnx(file, request)
@@ -154,6 +150,20 @@ def i2i_export(
     statistics: NormStatistics | None = {"image": "image", "running": "running"}.get(settings["norm_statistics"])  # type: ignore[assignment]
     trained = load_trained(file, direction=direction, statistics=statistics, arch=settings["arch"])
     deliver_checkpoint(trained, request)
+
+
+def _given() -> set[str]:
+    """Names of the parameters that stand on the command line."""
+    context = click.get_current_context()
+    from_line = click.core.ParameterSource.COMMANDLINE
+    return {name for name in context.params if context.get_parameter_source(name) is from_line}
+
+
+def _refuse(given: set[str], names: Collection[str], fits: bool, why: str) -> None:
+    """Refuse the first of some options that was given where it has no effect."""
+    if not fits and (useless := [name for name in names if name in given]):
+        option = "--io" if useless[0] == "graph_io" else "--" + useless[0].replace("_", "-")
+        raise UsageError(f"{option}: {why}")
 
 
 def _request(output: Path, target: Target, settings: dict[str, Any]) -> Request:

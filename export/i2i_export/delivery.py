@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,7 +17,8 @@ from i2i_export.fp16 import within_range
 from i2i_export.gate import Gate, default_gate
 from i2i_export.graph import PICTURE_IO, build_graph, exported_card, save_with_card
 from i2i_export.int8 import good_enough
-from i2i_export.parity import Case, Example, engine_inputs, measure_parity, save_strip
+from i2i_export.onnx_file import tensors
+from i2i_export.parity import Array, Case, Example, NotFiniteError, engine_inputs, measure_parity, save_strip
 from i2i_export.proof import drawn_pictures, read_pictures
 from i2i_export.reference import torch_reference
 from i2i_export.report import say_written, show_parity
@@ -40,8 +42,11 @@ def deliver_checkpoint(trained: Trained, request: Request) -> None:
         SinkError: the files cannot be written.
     """
     began = time.monotonic()
-    targets.require(request.target)
-    check_servable(request.triton, request.target)
+    targets.require(request.target, request.output)
+    if request.triton is not None:
+        check_servable(request.triton, request.target, trained.card)
+    if trained.recognised is not None:
+        click.echo(f"recognised: {trained.recognised}", err=True)
     card, examples = prepare(trained, request)
     click.echo(sizes.announcement(card), err=True)
     deliver_graph(build_graph(trained.generator, card), trained, card, examples, request)
@@ -86,10 +91,8 @@ def deliver_graph(
     Raises:
         See `deliver_checkpoint`.
     """
-    assert card.export is not None
-    gate = default_gate(card.export, max_abs=request.tolerance, min_psnr_db=request.min_psnr)
     with staging(request.output) as folder:
-        proof = _Proof(trained, card, examples, gate, folder)
+        proof = _Proof(trained, card, examples, _gate(card, request, is_plan=False), folder)
         model, card = _in_precision(model, card, proof, request)
         return _deliver(model, card, proof, request, folder)
 
@@ -119,7 +122,7 @@ class _Proof:
         """
         self.records.append(record)
         if not self.gate.passes(record):
-            show_parity(self.records, card, self.gate)
+            show_parity(self.records, card)
             raise ModelError(
                 f"{record.engine} {self.gate.shortfall(record)}; nothing was written. "
                 "Another precision, --tolerance or --min-psnr changes what passes"
@@ -132,10 +135,14 @@ class _Proof:
         """PSNR in dB of the worst of some examples, without a record; minus infinity where the engine fails."""
         try:
             record, _ = measure_parity(self.reference, engine, card, examples, self.gate, at_every_size=at_every_size)
-        except ModelError:
+        except NotFiniteError:
             return float("-inf")
         assert record.worst_psnr_db is not None
         return record.worst_psnr_db
+
+    def any_inputs(self, card: Card) -> tuple[Array, ...]:
+        """One example as an engine takes it."""
+        return next(engine_inputs(card, self.examples[:1], at_every_size=False))
 
     def onnx_runtime(self, model: onnx.ModelProto, card: Card) -> Engine:
         """A graph in ONNX Runtime on the CPU."""
@@ -144,23 +151,26 @@ class _Proof:
         return open_engine(path, device="cpu")
 
 
-class _Passing:
-    """Whether an FP16 graph is good enough in true FP16 arithmetic; keeps what was found of the one that is."""
+class _Trial:
+    """Tries FP16 graphs in true FP16 arithmetic, and keeps what was found of the one that passes."""
 
     def __init__(self, proof: _Proof, card: Card) -> None:
         self.found: tuple[ParityRecord, Case] | None = None
         self._proof, self._card = proof, card
 
-    def __call__(self, typed: onnx.ModelProto) -> bool:
+    def __call__(self, typed: onnx.ModelProto) -> tuple[Array, ...] | None:
+        """The inputs on which a graph is worst, if that is not good enough."""
         proof = self._proof
         try:
             found = measure_parity(
                 proof.reference, EmulatedEngine(typed, "fp16"), self._card, proof.examples, proof.gate
             )
-        except ModelError:  # NaN or infinity
-            return False
-        self.found = found if proof.gate.passes(found[0]) else None
-        return self.found is not None
+        except NotFiniteError:
+            return proof.any_inputs(self._card)
+        if proof.gate.passes(found[0]):
+            self.found = found
+            return None
+        return found[1].inputs
 
 
 def _in_precision(model: onnx.ModelProto, card: Card, proof: _Proof, request: Request) -> tuple[onnx.ModelProto, Card]:
@@ -171,14 +181,14 @@ def _in_precision(model: onnx.ModelProto, card: Card, proof: _Proof, request: Re
     if request.precision == "fp16":
         around = [node.name for node in model.graph.node if node.name.startswith(PICTURE_IO)]
 
-        inputs = list(engine_inputs(card, examples, at_every_size=False))
-        passes = _Passing(proof, card)
-        model, islands = within_range(model, inputs, passes, keep=around)
+        inputs = list(engine_inputs(card, examples, at_every_size=True))
+        trial = _Trial(proof, card)
+        model, islands = within_range(model, inputs, trial, keep=around)
         for island in islands:
             click.echo(f"stays FP32: {island.node} ({island.reason})", err=True)
         kept = [island.node for island in islands]
-        if passes.found is not None:
-            proof.record(card, *passes.found)
+        if trial.found is not None:
+            proof.record(card, *trial.found)
         else:
             proof.measure(EmulatedEngine(model, "fp16"), card, examples)
     elif request.precision == "int8":
@@ -200,12 +210,47 @@ def _in_precision(model: onnx.ModelProto, card: Card, proof: _Proof, request: Re
             quick_psnr,
             proof.gate.min_psnr_db or 0.0,
             request.calibration,
+            with_outputs=request.target not in targets.PLANS,
         )
         click.echo(f"stay FP32: {', '.join(kept)}", err=True)
     card = replace(card, export=replace(card.export, kept_fp32=tuple(kept)))
     with proof.onnx_runtime(model, card) as engine:
         proof.measure(engine, card, examples)
     return model, card
+
+
+def _save_strip(proof: _Proof, card: Card, folder: Path, name: str) -> None:
+    assert proof.worst is not None
+    save_strip(folder / f"{name}.parity.png", proof.worst[1], card)
+
+
+def _device_command(graph: str, request: Request) -> str:
+    """What builds the same plan on the device."""
+    build = request.build
+    words: list[object] = ["i2i-export", graph, "-o", request.output.name, "--target", request.target]
+    for option, value in (
+        ("--workspace", build.workspace_mib),
+        ("--optimization-level", build.optimization_level),
+        ("--timing-cache", build.timing_cache),
+        ("--hardware-compatible", build.hardware_compatible),
+        ("--version-compatible", build.version_compatible),
+        ("--triton", request.triton),
+    ):
+        if value is True:
+            words.append(option)
+        elif value not in (None, False):
+            words += [option, value]
+    return shlex.join(map(str, words))
+
+
+def _gate(card: Card, request: Request, *, is_plan: bool | None = None) -> Gate:
+    assert card.export is not None
+    return default_gate(
+        card.export,
+        max_abs=request.tolerance,
+        min_psnr_db=request.min_psnr,
+        is_plan=request.target in targets.PLANS if is_plan is None else is_plan,
+    )
 
 
 def _for_proof(proof: _Proof, request: Request) -> Sequence[Example]:
@@ -226,29 +271,28 @@ def _deliver(model: onnx.ModelProto, card: Card, proof: _Proof, request: Request
         staged = folder / name
         if (obstacle := targets.obstacle(request.target)) is not None:
             # What the device needs is not thrown away.
-            show_parity(proof.records, card, proof.gate)
+            show_parity(proof.records, card)
+            _save_strip(proof, card, folder, name)
             move_into_place(folder, request.output)
-            triton = f" --triton {request.triton}" if request.triton is not None else ""
             raise DeviceError(
                 f"{name}: not built, {obstacle}; its graph is proven and written: on the device run "
-                f"i2i-export {graph.name} -o {name}{triton}"
+                f"{_device_command(graph.name, request)}"
             )
         targets.write(graph, staged, request.target, card, request.build, request.use_cache)
         with targets.opened(staged, request.target) as engine:
-            if engine is None:
-                click.echo(f"{name}: not run here, this machine has no GPU; its ONNX graph was proven", err=True)
-            else:
+            if engine is not None:
+                proof.gate = _gate(card, request)
                 proof.measure(engine, card, _for_proof(proof, request))
-                card = replace(card, parity=tuple(proof.records))
-                targets.set_card(staged, request.target, card)
+        # Only now: OpenVINO holds a file that it runs.
+        card = replace(card, parity=tuple(proof.records))
+        targets.set_card(staged, request.target, card)
         if request.target == "openvino":
             graph.unlink()
-    show_parity(proof.records, card, proof.gate)
-    assert proof.worst is not None
-    save_strip(folder / f"{name}.parity.png", proof.worst[1], card)
+    show_parity(proof.records, card)
+    _save_strip(proof, card, folder, name)
     move_into_place(folder, request.output)
     if request.triton is not None:
-        add_to_repository(request.triton, request.output, card, *targets.tensors(model))
+        add_to_repository(request.triton, request.output, card, *tensors(model))
     return card
 
 
@@ -262,11 +306,14 @@ def _graph_io(request: Request, card: Card) -> GraphIo:
 
 def _examples(trained: Trained, request: Request, size: Sides) -> Sequence[Example]:
     if request.pictures:
-        examples: list[Example] = read_pictures(request.pictures, trained.card)
+        examples: list[Example] = read_pictures(request.pictures, trained.card, request.max_size or size)
     elif trained.examples:
         examples = [{name: part.numpy() for name, part in example.items()} for example in trained.examples]
     elif request.precision == "int8":
-        raise UsageError("--int8: its ranges come from real pictures, and this file brings none; give --pictures DIR")
+        advice = (
+            "give --pictures DIR" if trained.card.labels is None else "use --fp16: label maps come with checkpoints"
+        )
+        raise UsageError(f"--int8: its ranges come from real inputs, and this file brings none; {advice}")
     else:
         examples = drawn_pictures(trained.card, size)
         click.echo(

@@ -17,7 +17,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from i2i_runtime.engines.base import Engine, TensorSpec
+from i2i_export.onnx_file import tensors
+from i2i_runtime.engines.base import Engine
 from i2i_runtime.errors import ModelError, reason
 
 Watch = Callable[[onnx.NodeProto, str, NDArray[Any]], None]
@@ -47,8 +48,7 @@ class EmulatedEngine(Engine):
         self._model = model
         self._types = tensor_types(model)
         self._constants = {tensor.name: _fp32(numpy_helper.to_array(tensor)) for tensor in model.graph.initializer}
-        self.inputs = tuple(_spec(value) for value in model.graph.input)
-        self.outputs = tuple(_spec(value) for value in model.graph.output)
+        self.inputs, self.outputs = tensors(model)
         self._sessions: dict[str, ort.InferenceSession] = {}
         last_use = {name: node.name for node in model.graph.node for name in node.input}
         for spec in self.outputs:
@@ -128,9 +128,3 @@ class EmulatedEngine(Engine):
 
 def _fp32(array: NDArray[Any]) -> NDArray[Any]:
     return array.astype(np.float32) if array.dtype == np.float16 else array
-
-
-def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
-    tensor = value.type.tensor_type
-    shape = tuple(axis.dim_value if axis.HasField("dim_value") else None for axis in tensor.shape.dim)
-    return TensorSpec(name=value.name, shape=shape, dtype=np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type)))

@@ -23,8 +23,8 @@ LARGEST = 65504.0
 """The largest finite FP16 number."""
 LIMIT = LARGEST / 4
 """Values beyond this on the pictures at hand stay in FP32: other pictures may be brighter."""
-_ROUNDS = 4
-"""How often layers are added to the islands before giving up."""
+SMALLEST = 2.0**-10
+"""A tensor without larger values loses them: below 2^-14 FP16 has fewer digits, below 2^-24 none."""
 _SAMPLES = 20_000
 """Values of each tensor that are compared; a tensor may have a hundred million."""
 
@@ -127,11 +127,14 @@ def _drop_unused_weights(graph: onnx.GraphProto) -> None:
 
 
 def out_of_range(model: onnx.ModelProto, inputs: Sequence[Inputs], limit: float = LIMIT) -> list[Island]:
-    """The nodes of a float32 graph that read, hold or write values beyond `limit` on these inputs."""
+    """The nodes of a float32 graph that read, hold or write what FP16 cannot hold on these inputs.
+
+    That is values beyond `limit`, or tensors whose largest value is below `SMALLEST`.
+    """
     largest: dict[str, float] = {}
 
     def watch(node: onnx.NodeProto, name: str, result: NDArray[Any]) -> None:
-        if result.dtype == np.float32 and result.size:
+        if result.dtype == np.float32 and result.size and result.ndim > 1:
             # Unlike max, np.maximum passes NaN on.
             largest[name] = float(np.maximum(largest.get(name, 0.0), np.abs(result).max()))
 
@@ -140,20 +143,24 @@ def out_of_range(model: onnx.ModelProto, inputs: Sequence[Inputs], limit: float 
         engine.trace(arrays, watch)
     for tensor in model.graph.initializer:
         array = numpy_helper.to_array(tensor)
-        if array.dtype == np.float32 and array.size:
+        # Small biases beside large sums are no loss.
+        if array.dtype == np.float32 and array.ndim > 1:
             largest[tensor.name] = float(np.abs(array).max())
     islands = []
     for node in model.graph.node:
-        peak = float(np.max([largest.get(name, 0.0) for name in (*node.input, *node.output)], initial=0.0))
-        if not peak <= limit:  # NaN too
-            islands.append(Island(node=node.name, reason=f"values up to {peak:.3g}"))
+        peaks = [largest[name] for name in (*node.input, *node.output) if name in largest]
+        highest, lowest = float(np.max(peaks, initial=0.0)), min((peak for peak in peaks if peak > 0), default=1.0)
+        if not highest <= limit:  # NaN too
+            islands.append(Island(node=node.name, reason=f"values up to {highest:.3g}"))
+        elif lowest < SMALLEST:
+            islands.append(Island(node=node.name, reason=f"no value above {lowest:.3g}"))
     return islands
 
 
 def within_range(
     model: onnx.ModelProto,
     inputs: Sequence[Inputs],
-    passes: Callable[[onnx.ModelProto], bool],
+    fails_on: Callable[[onnx.ModelProto], Inputs | None],
     keep: Collection[str] = (),
 ) -> tuple[onnx.ModelProto, list[Island]]:
     """An FP16 graph that is right on the given inputs, with as few layers in FP32 as that takes.
@@ -161,22 +168,22 @@ def within_range(
     Args:
         model: the float32 graph.
         inputs: its inputs, of real pictures.
-        passes: whether an FP16 graph is good enough.
+        fails_on: tries an FP16 graph: None if it is good enough, else inputs on which it is not.
         keep: nodes that stay in FP32 in any case, and are no island.
 
     Returns:
         The graph, and the islands in it: the last try, if none passes.
     """
     islands = {island.node: island for island in out_of_range(model, inputs)}
-    typed = to_fp16(model, {*keep, *islands})
-    for _ in range(_ROUNDS):
-        if passes(typed):
+    while True:
+        typed = to_fp16(model, {*keep, *islands})
+        failure = fails_on(typed)
+        if failure is None:
             break
-        new = [island for island in _where_it_goes_wrong(model, typed, inputs[0]) if island.node not in islands]
+        new = [island for island in _where_it_goes_wrong(model, typed, failure) if island.node not in islands]
         if not new:
             break
         islands |= {island.node: island for island in new}
-        typed = to_fp16(model, {*keep, *islands})
     return typed, list(islands.values())
 
 

@@ -52,13 +52,12 @@ def _checkpoint(path: Path) -> Facts:
 
 
 def _onnx(path: Path) -> Facts:
-    from i2i_export.from_onnx import read_graph
-    from i2i_export.targets import tensors
+    from i2i_export.onnx_file import read_graph, tensors
 
     model, card = read_graph(path)
     inputs, outputs = tensors(model)
     yield from _tensors(inputs, outputs)
-    (opset,) = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")] or [0]
+    opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
     yield "graph", f"opset {opset}, {len(model.graph.node)} nodes: {_most_common(model)}"
     yield from _card(card)
     yield "runs in", "ONNX Runtime (CPU, CUDA), OpenVINO; builds with TensorRT 10, 11 and TensorRT-RTX"

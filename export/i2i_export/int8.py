@@ -2,7 +2,7 @@
 
 The form that TensorRT, TensorRT-RTX, OpenVINO and ONNX Runtime all read: signed and symmetric, weights by channel,
 biases in FP32. Transposed convolutions stay in FP32, which no CPU has in INT8 and where generators lose most; so do the
-first and the last convolution.
+first convolution and the one that makes the result.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ def to_int8(
     *,
     only: Collection[str] | None = None,
     keep: Collection[str] = (),
+    with_outputs: bool = True,
 ) -> onnx.ModelProto:
     """A copy of a float32 graph whose convolutions take and hold int8.
 
@@ -80,10 +81,15 @@ def to_int8(
         ranges: its `tensor_ranges`.
         only: names of the convolutions to quantise; None for all.
         keep: names of those that stay in float32.
+        with_outputs: whether what a convolution writes is int8, too: ONNX Runtime and OpenVINO compute in int8 only
+            then; TensorRT computes in int8 anyway, and an instance norm that follows sees finer values.
 
     Returns:
         A checked model.
     """
+    options: dict[str, object] = {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False}
+    if not with_outputs:
+        options["OpTypesToExcludeOutputQuantization"] = ["Conv"]
     with quiet():
         quantiser = QDQQuantizer(
             onnx.shape_inference.infer_shapes(model),
@@ -96,7 +102,7 @@ def to_int8(
             nodes_to_exclude=list(keep),
             op_types_to_quantize=["Conv"],
             # TensorRT takes neither zero points beside 0 nor biases in INT32.
-            extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
+            extra_options=options,
         )
         quantiser.quantize_model()
         quantiser.model.clean_initializers()
@@ -121,6 +127,16 @@ def convolutions(model: onnx.ModelProto) -> list[str]:
     return [node.name for node in model.graph.node if node.op_type == "Conv"]
 
 
+def _outermost(model: onnx.ModelProto) -> list[str]:
+    """The first convolution, and the one that makes the result: of a U-Net it is transposed, and stays FP32 anyway."""
+    makers = {name: node for node in model.graph.node for name in node.output}
+    node = makers[model.graph.output[0].name]
+    while node.op_type not in ("Conv", "ConvTranspose"):
+        node = makers[node.input[0]]
+    names = convolutions(model)
+    return list(dict.fromkeys([names[0], *([node.name] if node.op_type == "Conv" else [])]))
+
+
 def good_enough(
     model: onnx.ModelProto,
     inputs: Sequence[Inputs],
@@ -128,6 +144,8 @@ def good_enough(
     quick_psnr: Callable[[onnx.ModelProto], float],
     min_psnr_db: float,
     calibration: Calibration = "percentile",
+    *,
+    with_outputs: bool = True,
 ) -> tuple[onnx.ModelProto, list[str]]:
     """An INT8 graph of at least a quality, with as few convolutions in FP32 as that takes.
 
@@ -138,6 +156,7 @@ def good_enough(
         quick_psnr: the same on fewer of them, to order the convolutions by what each of them costs.
         min_psnr_db: the lowest that is good enough, on other pictures.
         calibration: see `tensor_ranges`.
+        with_outputs: see `to_int8`.
 
     Returns:
         The graph, and the names of the convolutions that stay in FP32.
@@ -146,22 +165,22 @@ def good_enough(
         ModelError: with the figures, if half of the convolutions in FP32 do not suffice.
     """
     names = convolutions(model)
-    kept = list(dict.fromkeys([names[0], names[-1]]))
+    kept = _outermost(model)
     ranges = tensor_ranges(model, inputs, calibration)
-    found = psnr(graph := to_int8(model, ranges, keep=kept))
+    found = psnr(graph := to_int8(model, ranges, keep=kept, with_outputs=with_outputs))
     enough = min_psnr_db + MARGIN_DB
     if found >= enough:
         return graph, kept
     first = found
     rest = [name for name in names if name not in kept]
     # How good the graph is with this convolution alone in INT8.
-    alone = {name: quick_psnr(to_int8(model, ranges, only=[name])) for name in rest}
+    alone = {name: quick_psnr(to_int8(model, ranges, only=[name], with_outputs=with_outputs)) for name in rest}
     by_harm = sorted(rest, key=alone.__getitem__)
     most = int(len(names) * (1 - _SMALLEST_SHARE)) - len(kept)
     count = 1
     while count <= most:
         tried = kept + by_harm[:count]
-        found = psnr(graph := to_int8(model, ranges, keep=tried))
+        found = psnr(graph := to_int8(model, ranges, keep=tried, with_outputs=with_outputs))
         if found >= enough:
             return graph, tried
         if count == most:

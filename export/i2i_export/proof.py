@@ -9,25 +9,32 @@ import numpy as np
 from i2i_export.parity import Array, Example
 from i2i_runtime.card import Card
 from i2i_runtime.errors import UsageError
-from i2i_runtime.image import image_to_tensor
+from i2i_runtime.image import image_to_tensor, resize
 from i2i_runtime.sources.images import ImagesSource
 
+_MOST = 32
+"""A proof on more pictures takes longer and tells no more."""
 _DRAWN = 4
 """Pictures that are drawn where there are none."""
 _CELLS = 9
 
 
-def read_pictures(where: str, card: Card) -> list[Example]:
-    """The pictures of a folder or glob pattern, at their own sizes.
+def read_pictures(where: str, card: Card, size: tuple[int, int]) -> list[Example]:
+    """Pictures of a folder or glob pattern, at most 32 from all over it, at a size.
 
     Raises:
         UsageError: the model takes no pictures.
         SourceError: there are none.
     """
     if card.labels is not None or card.input.channels not in (1, 3):
-        raise UsageError("--pictures: expected a model of grey or colour pictures; this one is proven on its examples")
-    with ImagesSource(where) as source:
-        pictures: list[Example] = [{"input": image_to_tensor(frame.image, card.input)[0]} for frame in source]
+        raise UsageError(
+            "--pictures: expected a model of grey or colour pictures; others are proven on their checkpoint's examples "
+            "or on drawn ones"
+        )
+    with ImagesSource(where, at_most=_MOST) as source:
+        pictures: list[Example] = [
+            {"input": image_to_tensor(resize(frame.image, size), card.input)[0]} for frame in source
+        ]
         for line in source.skipped:
             click.echo(f"skipped: {line}", err=True)
     return pictures

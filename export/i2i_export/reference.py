@@ -11,6 +11,7 @@ from torch import nn
 
 from i2i_export.parity import Reference, grey_levels
 from i2i_runtime.card import Card, ImageSpec
+from i2i_runtime.errors import ModelError
 from i2i_runtime.image import image_to_tensor
 
 
@@ -22,7 +23,8 @@ def torch_reference(generator: nn.Module, card: Card) -> Reference:
         card: the exported model's card: a uint8 graph's grey levels become values, a style that is built in is given.
 
     Returns:
-        A function of the graph's inputs, in their order.
+        A function of the graph's inputs, in their order; it raises ModelError where the generator returns NaN or
+        infinity.
     """
     assert card.export is not None
     is_uint8, labels, style = card.export.graph_io == "uint8", card.labels, card.export.style
@@ -39,6 +41,11 @@ def torch_reference(generator: nn.Module, card: Card) -> Reference:
         named = {name: torch.from_numpy(array) for name, array in zip(names, others, strict=True)}
         with torch.no_grad():
             wanted: NDArray[Any] = generator(torch.from_numpy(np.ascontiguousarray(given)), **named).numpy()
+        # Before it becomes grey levels, where NaN is black.
+        if not np.isfinite(wanted).all():
+            raise ModelError(
+                "the generator returns NaN or infinity: nothing was written; export an earlier checkpoint of the run"
+            )
         return grey_levels(wanted, card.output) if is_uint8 else wanted
 
     return reference

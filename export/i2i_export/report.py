@@ -15,16 +15,18 @@ from i2i_export.staging import parts
 from i2i_runtime.card import Card, ParityRecord
 
 
-def show_parity(records: Sequence[ParityRecord], card: Card, gate: Gate, against: str = "PyTorch") -> None:
+def show_parity(records: Sequence[ParityRecord], card: Card, against: str = "PyTorch") -> None:
     """Print how engines compare with what is right, and what was expected of each."""
     assert card.export is not None
     unit = "grey levels" if card.export.graph_io == "uint8" else "[-1, 1]"
-    click.echo(f"Against {against}, {records[0].pictures} pictures, in {unit}; expected {gate}")
+    click.echo(f"against {against}, {records[0].pictures} pictures, in {unit}:")
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("engine", no_wrap=True)
-    for column in ("max abs", "mean abs", "PSNR dB", "worst", "SSIM", ""):
+    for column in ("max abs", "mean abs", "PSNR dB", "worst", "SSIM", "expected"):
         table.add_column(column, justify="right", no_wrap=True)
+    table.add_column()
     for record in records:
+        gate = Gate(max_abs=record.tolerance, min_psnr_db=record.min_psnr_db)
         table.add_row(
             record.engine,
             f"{record.max_abs:.1e}",
@@ -32,7 +34,8 @@ def show_parity(records: Sequence[ParityRecord], card: Card, gate: Gate, against
             f"{record.psnr_db:.1f}",
             f"{record.worst_psnr_db:.1f}",
             "-" if record.ssim is None else f"{record.ssim:.4f}",
-            "same" if gate.passes(record) else "DIFFERS",
+            str(gate),
+            "passes" if gate.passes(record) else "FAILS",
         )
     Console().print(table)
 

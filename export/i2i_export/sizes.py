@@ -43,7 +43,23 @@ def profile(request: Request, card: Card, size: Sides) -> SizeProfile | None:
     """
     if not request.is_dynamic:
         return None
-    multiple, minimum = card.size.multiple_of, card.size.minimum
+    return _profile(request, size, card.size.multiple_of, card.size.minimum)
+
+
+def requested_profile(request: Request) -> SizeProfile | None:
+    """The sizes of an ONNX file that does not name them, as the user gave them; None if they did not.
+
+    Raises:
+        UsageError: no typical size, or sizes in the wrong order.
+    """
+    if not request.is_dynamic:
+        return None
+    if request.size is None:
+        raise UsageError("--dynamic: of an ONNX file without a card, expected --size too, which a plan is tuned for")
+    return _profile(request, request.size, 1, 1)
+
+
+def _profile(request: Request, size: Sides, multiple: int, minimum: int) -> SizeProfile:
     half = tuple(max(minimum, side // 2 // multiple * multiple) for side in size)
     smallest = request.min_size or (half[0], half[1])
     largest = request.max_size or (2 * size[0], 2 * size[1])

@@ -26,10 +26,25 @@ def staging(output: Path) -> Iterator[Path]:
 
 
 def move_into_place(folder: Path, output: Path) -> None:
-    """Move what the staging folder holds to where `output` is."""
+    """Move what the staging folder holds to where `output` is; if one file cannot be moved all stays as it was."""
+    before = folder / "before"
+    before.mkdir()
     # What the file's name stands for comes last: whoever sees it sees what belongs to it, too.
-    for path in sorted(folder.iterdir(), key=lambda path: path.name == output.name):
-        path.replace(output.parent / path.name)
+    moves = [(path, output.parent / path.name) for path in folder.iterdir() if path != before]
+    moves.sort(key=lambda move: move[1].name == output.name)
+    moved: list[Path] = []
+    try:
+        for path, target in moves:
+            if target.exists():
+                target.replace(before / target.name)
+            moved.append(target)
+            path.replace(target)
+    except OSError:
+        for target in moved:
+            target.unlink(missing_ok=True)
+            if (before / target.name).exists():
+                (before / target.name).replace(target)
+        raise
 
 
 def parts(path: Path) -> list[Path]:

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import click
-import numpy as np
 import onnx
-from onnx import helper
 
-from i2i_runtime.card import METADATA_KEY, Card
+from i2i_export.onnx_file import tensors
+from i2i_export.staging import parts
+from i2i_runtime.card import METADATA_KEY, Card, SizeProfile
 from i2i_runtime.engines import nvinfer
-from i2i_runtime.engines.base import Engine, TensorSpec
-from i2i_runtime.engines.build import PLAN_SUFFIXES, BuildOptions, OnProgress, build_plan
-from i2i_runtime.engines.manifest import Library, ShapeRange, check_plan, write_manifest
+from i2i_runtime.engines.base import Engine
+from i2i_runtime.engines.build import BuildOptions, OnProgress, build_plan
+from i2i_runtime.engines.manifest import PLAN_SUFFIXES, Library, ShapeRange, check_plan, write_manifest
 from i2i_runtime.engines.open import open_engine
-from i2i_runtime.errors import I2IError, ModelError, UsageError, reason
+from i2i_runtime.errors import DeviceError, I2IError, ModelError, SinkError, UsageError, reason
 
 Target = Literal["onnx", "openvino", "tensorrt", "tensorrt-rtx"]
 PLANS: dict[str, Library] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
@@ -56,12 +56,24 @@ def choose_target(target: Target | None, output: Path | None) -> Target:
     return meant[0]
 
 
-def require(target: Target) -> None:
-    """Find out before minutes are spent whether a target's library is there; TensorRT's may be on the device only.
+def require(target: Target, output: Path, weights: Collection[Path] = ()) -> None:
+    """Find out before minutes are spent what stands in a target's way; TensorRT may be on the device only.
+
+    Args:
+        target: what is to be made.
+        output: where.
+        weights: files that hold weights of the model that it is made of.
 
     Raises:
-        ModelError: it is not installed.
+        ModelError: its library is not installed.
+        SinkError: what would be overwritten is not an earlier export.
     """
+    for part in parts(output):
+        if part.is_dir():
+            raise SinkError(f"{part}: expected a file or nothing, found a folder; choose another --output")
+        is_someone_elses = part != output and part.exists() and not output.exists()
+        if is_someone_elses or part.resolve() in {path.resolve() for path in weights}:
+            raise SinkError(f"{part}: it holds something else than an earlier export; choose another --output")
     if target == "openvino":
         _openvino()
     elif target == "tensorrt-rtx":
@@ -80,8 +92,25 @@ def obstacle(target: Target) -> str | None:
     return None
 
 
-def write(graph: Path, path: Path, target: Target, card: Card | None, options: BuildOptions, use_cache: bool) -> None:
+def write(
+    graph: Path,
+    path: Path,
+    target: Target,
+    card: Card | None,
+    options: BuildOptions,
+    use_cache: bool,
+    profile: SizeProfile | None = None,
+) -> None:
     """Make a target's file of an ONNX file.
+
+    Args:
+        graph: the ONNX file.
+        path: what to write.
+        target: what it is to become.
+        card: the graph's.
+        options: of plans.
+        use_cache: of plans, see `build_plan`.
+        profile: the sizes of a dynamic graph whose card does not name them.
 
     Raises:
         ModelError: the library is missing or refuses the graph.
@@ -90,7 +119,9 @@ def write(graph: Path, path: Path, target: Target, card: Card | None, options: B
     if target == "openvino":
         _write_openvino(graph, path, card)
         return
-    shapes = _shape_ranges(graph, card)
+    if card is not None and card.export is not None and card.export.profile is not None:
+        profile = card.export.profile
+    shapes = _shape_ranges(graph, profile)
     with _build_progress() as on_progress:
         report = build_plan(
             graph,
@@ -106,16 +137,27 @@ def write(graph: Path, path: Path, target: Target, card: Card | None, options: B
     made = "from the engine cache" if report.from_cache else "built"
     manifest = report.manifest
     library = f"{nvinfer.LIBRARY_NAMES[manifest.library]} {manifest.library_version}"
+    for note in report.notes:
+        click.echo(f"note: {note}", err=True)
     click.echo(f"{path.name}: {made} in {report.seconds:.1f} s with {library}", err=True)
 
 
 @contextmanager
 def opened(path: Path, target: Target) -> Iterator[Engine | None]:
-    """The file in its engine; None where this machine cannot run it."""
-    if target in PLANS and nvinfer.gpu() is None:
+    """The file in its engine; None where this machine cannot run it, which is said."""
+    engine = None
+    try:
+        if target not in PLANS or nvinfer.gpu() is not None:
+            engine = open_engine(path)
+        else:
+            click.echo(f"{path.name}: not run here, this machine has no GPU", err=True)
+    except DeviceError as error:
+        # A plan may be meant for other GPUs than the one at hand.
+        click.echo(f"{path.name}: not run here ({error})", err=True)
+    if engine is None:
         yield None
         return
-    with open_engine(path) as engine:
+    with engine:
         yield engine
 
 
@@ -148,7 +190,9 @@ def _write_openvino(graph: Path, path: Path, card: Card | None) -> None:
         ov.save_model(model, beside, compress_to_fp16=False)
         del model
     except Exception as error:  # RuntimeError mostly, also of pybind11's making
-        raise ModelError(f"{graph.name}: OpenVINO refuses the graph ({reason(error)})") from error
+        from i2i_runtime.engines.openvino import openvino_reason
+
+        raise ModelError(f"{graph.name}: OpenVINO refuses the graph ({openvino_reason(error)})") from error
     beside.with_suffix(".bin").replace(path.with_suffix(".bin"))
     beside.replace(path)
 
@@ -161,35 +205,27 @@ def _limited(card: Card | None) -> Card | None:
     return replace(card, size=replace(card.size, smallest=profile.smallest, largest=profile.largest))
 
 
-def _shape_ranges(graph: Path, card: Card | None) -> tuple[ShapeRange, ...]:
-    """The profile of each input with free axes, which the exporter has named."""
-    profile = card.export.profile if card is not None and card.export is not None else None
-    if profile is None:
-        return ()
+def _shape_ranges(graph: Path, profile: SizeProfile | None) -> tuple[ShapeRange, ...]:
+    """The range of each input with free axes: its batch, then height and width, wherever its channels stand."""
     ranges = []
-    for value in onnx.load(graph, load_external_data=False).graph.input:
-        axes = [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
+    for spec in tensors(onnx.load(graph, load_external_data=False))[0]:
+        if None not in spec.shape:
+            continue
+        if profile is None:
+            raise UsageError(
+                f"{graph.name}: input {spec.name} is {spec} and its card names no sizes; give --dynamic --size N, "
+                "and --min-size, --max-size, --max-batch where they matter"
+            )
         sizes = ((1, profile.smallest), (1, profile.typical), (profile.batch, profile.largest))
-        smallest, typical, largest = (
-            tuple({"batch": batch, "height": size[0], "width": size[1]}.get(str(axis), axis) for axis in axes)
-            for batch, size in sizes
-        )
-        # One size only is a range, too: the axes are free in the graph.
-        if any(isinstance(axis, str) for axis in axes):
-            ranges.append(ShapeRange(name=value.name, smallest=smallest, typical=typical, largest=largest))
+        smallest, typical, largest = (_filled(spec.shape, batch, size) for batch, size in sizes)
+        ranges.append(ShapeRange(name=spec.name, smallest=smallest, typical=typical, largest=largest))
     return tuple(ranges)
 
 
-def tensors(model: onnx.ModelProto) -> tuple[list[TensorSpec], list[TensorSpec]]:
-    """Inputs and outputs of a graph."""
-
-    def spec(value: onnx.ValueInfoProto) -> TensorSpec:
-        tensor = value.type.tensor_type
-        shape = tuple(axis.dim_value if axis.HasField("dim_value") else None for axis in tensor.shape.dim)
-        dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type))
-        return TensorSpec(name=value.name, shape=shape, dtype=dtype)
-
-    return [spec(value) for value in model.graph.input], [spec(value) for value in model.graph.output]
+def _filled(shape: tuple[int | None, ...], batch: int, size: tuple[int, int]) -> tuple[int, ...]:
+    sides = iter(size)
+    rest = tuple(next(sides, 1) if length is None else length for length in shape[1:])
+    return (batch if shape[0] is None else shape[0], *rest)
 
 
 @contextmanager

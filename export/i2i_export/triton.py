@@ -16,6 +16,7 @@ from i2i_export.targets import Target
 from i2i_runtime.card import METADATA_KEY, Card
 from i2i_runtime.engines.base import TensorSpec
 from i2i_runtime.errors import SinkError, UsageError, system_reason
+from i2i_runtime.image import make_folder
 
 _FILES = {"onnxruntime": "model.onnx", "tensorrt": "model.plan"}
 _TYPES = {
@@ -29,14 +30,26 @@ _WAIT_MICROSECONDS = 2000
 """How long Triton waits for more requests to make a batch: far less than an inference of a generator."""
 
 
-def check_servable(folder: Path | None, target: Target) -> None:
-    """Refuse `--triton` for what Triton has no backend for.
+def check_servable(folder: Path, target: Target, card: Card | None, weights: Sequence[Path] = ()) -> None:
+    """Find out before minutes are spent whether a model can go into a repository.
+
+    Args:
+        folder: the repository.
+        target: what the model will be.
+        card: its card.
+        weights: files beside it that hold weights.
 
     Raises:
-        UsageError: says what to make instead.
+        UsageError: Triton has no backend for it, or it is not all in one file with its card.
+        SinkError: nothing can be written there.
     """
-    if folder is not None and target not in ("onnx", "tensorrt"):
+    if target not in ("onnx", "tensorrt"):
         raise UsageError(f"--triton: Triton serves ONNX files and plans of TensorRT, not {target}; choose another")
+    if card is None:
+        raise UsageError("--triton: the model carries no card; export it from its checkpoint")
+    if weights and target == "onnx":
+        raise UsageError(f"--triton: expected a model in one file, found weights in {weights[0]}; export it again")
+    make_folder(folder)
 
 
 def add_to_repository(
@@ -57,12 +70,10 @@ def add_to_repository(
         The version's folder.
 
     Raises:
-        UsageError: a model without a card.
         SinkError: it cannot be written.
     """
     backend = "onnxruntime" if model.suffix.lower() == ".onnx" else "tensorrt"
-    if card is None:
-        raise UsageError(f"--triton: {model} carries no card; export it from its checkpoint")
+    assert card is not None, "check_servable came first"
     home = folder / model.stem
     beside = home / ".version.partial"
     try:

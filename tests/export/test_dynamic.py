@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from plans import needs_rtx
 from untrained import STYLES, label_map, save_untrained, save_untrained_labels
 
+from i2i_export.graph import save_with_card
 from i2i_export.request import Request
 from i2i_export.sizes import profile
 from i2i_runtime import Translator
@@ -66,8 +69,6 @@ def uint8_model(resnet):
 def export(checkpoint, target, *arguments) -> Card:
     finished = here("i2i-export", checkpoint, "-o", target, *arguments)
     assert finished.returncode == 0, finished.stderr
-    if target.suffix == ".plan":
-        return read_manifest(target).card
     (entry,) = (entry for entry in onnx.load(target).metadata_props if entry.key == METADATA_KEY)
     return Card.from_json(entry.value)
 
@@ -220,36 +221,45 @@ def test_precision_and_free_sizes_go_together(resnet, tmp_path, precision):
 # plans
 
 
-@needs_rtx
-def test_a_plan_takes_the_sizes_of_its_profile(resnet, tmp_path):
-    sizes = ("--min-size", 16, "--size", "32x48", "--max-size", "64x80", "--max-batch", 2)
-    card = export(resnet, tmp_path / "model.plan", "--target", "tensorrt-rtx", "--dynamic", *sizes)
+def plan_of(model, folder, **sizes):
+    """The manifest of a plan, built from a dynamic graph as on a device; `sizes` replace its profile."""
+    graph = onnx.load(model)
+    (entry,) = (entry for entry in graph.metadata_props if entry.key == METADATA_KEY)
+    card = Card.from_json(entry.value)
+    profile = replace(card.export.profile, **sizes)
+    save_with_card(graph, replace(card, export=replace(card.export, profile=profile)), folder / "model.onnx")
+    finished = here("i2i-export", folder / "model.onnx", "-o", folder / "model.plan", "--target", "tensorrt-rtx")
+    assert finished.returncode == 0, finished.stderr
+    return read_manifest(folder / "model.plan")
 
-    (shape,) = read_manifest(tmp_path / "model.plan").shapes
+
+@needs_rtx
+def test_a_plan_takes_the_sizes_of_its_profile(uint8_model, tmp_path):
+    manifest = plan_of(uint8_model, tmp_path, smallest=(16, 16), typical=(32, 48), largest=(64, 80), batch=2)
+
+    (shape,) = manifest.shapes
     assert shape.name == "image"
     assert (shape.smallest, shape.typical, shape.largest) == ((1, 16, 16, 3), (1, 32, 48, 3), (2, 64, 80, 3))
-    assert (card.size.height, card.size.width) == (None, None)
-    assert (card.size.smallest, card.size.largest) == ((16, 16), (64, 80))
+    size = manifest.card.size
+    assert (size.height, size.width, size.smallest, size.largest) == (None, None, (16, 16), (64, 80))
 
 
 @needs_rtx
-def test_every_input_of_a_label_models_plan_has_its_range(tmp_path):
-    checkpoint = save_untrained_labels(tmp_path / "last.pt", pictures=1)
+def test_a_profile_of_one_size_is_built_all_the_same(float_model, tmp_path):
+    manifest = plan_of(float_model, tmp_path, smallest=(32, 32), typical=(32, 32), largest=(32, 32), batch=1)
 
-    export(checkpoint, tmp_path / "model.plan", "--target", "tensorrt-rtx", "--dynamic")
+    (shape,) = manifest.shapes
+    assert shape.smallest == shape.largest == (1, 3, 32, 32)
+    assert (manifest.card.size.smallest, manifest.card.size.largest) == ((32, 32), (32, 32))
 
-    shapes = {shape.name: shape for shape in read_manifest(tmp_path / "model.plan").shapes}
+
+@needs_rtx
+@pytest.mark.parametrize("network", ["global"], indirect=True)
+def test_every_input_of_a_label_models_plan_has_its_range(network, tmp_path):
+    shapes = {shape.name: shape for shape in plan_of(network[1], tmp_path).shapes}
+
     assert list(shapes) == ["labels", "instances"]
-    assert {shape.largest for shape in shapes.values()} == {(1, 1, 64, 64)}
-
-
-@needs_rtx
-def test_a_profile_of_one_size_has_no_range_and_is_built_all_the_same(resnet, tmp_path):
-    sizes = ("--min-size", 32, "--size", 32, "--max-size", 32)
-
-    card = export(resnet, tmp_path / "model.plan", "--target", "tensorrt-rtx", "--dynamic", *sizes)
-
-    assert (card.size.smallest, card.size.largest) == ((32, 32), (32, 32))
+    assert {shape.largest for shape in shapes.values()} == {(3, 1, 64, 64)}
 
 
 SIDES = st.integers(1, 400)

@@ -164,7 +164,7 @@ def test_the_proof_is_printed(checkpoint, tmp_path):
 
     assert "max abs" in finished.stdout
     assert "PSNR" in finished.stdout
-    assert "same" in finished.stdout
+    assert "passes" in finished.stdout
 
 
 def test_the_graph_is_valid_whole_and_of_the_opset_that_was_asked_for(float_model):

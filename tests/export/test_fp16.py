@@ -21,7 +21,7 @@ from untrained import save_untrained, save_untrained_labels
 from i2i_export.emulation import EmulatedEngine, tensor_types
 from i2i_export.fp16 import LIMIT, out_of_range, to_fp16, within_range
 from i2i_export.graph import build_graph, exported_card
-from i2i_export.parity import all_inputs
+from i2i_export.parity import engine_inputs
 from i2i_runtime.card import METADATA_KEY, Card
 from i2i_trainer.trained import load_trained
 
@@ -71,7 +71,8 @@ def generator_graph(checkpoint) -> tuple[onnx.ModelProto, list[tuple[np.ndarray,
     """The FP32 graph of a checkpoint, and its example pictures."""
     trained = load_trained(checkpoint)
     card = exported_card(trained.card, size=(32, 32), graph_io="float", statistics=trained.statistics)
-    return build_graph(trained.generator, card), all_inputs(card, trained.examples)
+    examples = [{part: tensor.numpy() for part, tensor in example.items()} for example in trained.examples]
+    return build_graph(trained.generator, card), list(engine_inputs(card, examples, at_every_size=False))
 
 
 @pytest.fixture(scope="module")

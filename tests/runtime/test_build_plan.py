@@ -17,10 +17,10 @@ from onnx import TensorProto, external_data_helper
 from onnx_models import make_card, negative_model, save
 from plans import RANGE, conv_model, needs_no_gpu, needs_rtx, rtx_plan
 
-from i2i_runtime.engines import build
+from i2i_runtime.engines import build, nvinfer
 from i2i_runtime.engines.build import BuildOptions, build_plan
 from i2i_runtime.engines.manifest import Manifest, check_plan, manifest_path, read_manifest
-from i2i_runtime.engines.nvinfer import gpu, load_library
+from i2i_runtime.engines.nvinfer import Gpu, gpu, load_library
 from i2i_runtime.errors import DeviceError, ModelError, SinkError, UsageError
 
 pytestmark = needs_rtx
@@ -80,7 +80,10 @@ def test_a_plan_is_built_with_the_sidecar_that_belongs_to_it(tmp_path, half, siz
         version_compatible=False,
         platform=build.this_platform(),
         card=card,
+        build_seconds=report.manifest.build_seconds,
     )
+    assert report.manifest.build_seconds
+    assert report.notes == ()
     assert not report.from_cache
     assert report.seconds > 0
     assert leftovers(tmp_path) == []
@@ -163,6 +166,49 @@ def test_another_model_is_not_answered_from_the_cache(tmp_path, model):
     assert not rtx_plan(model).from_cache
 
 
+def test_a_plan_of_an_older_recipe_is_built_again(model, monkeypatch):
+    monkeypatch.setattr(build, "_RECIPE", build._RECIPE - 1)
+    rtx_plan(model)
+    monkeypatch.undo()
+
+    assert not rtx_plan(model, use_cache=True).from_cache
+
+
+def test_a_model_that_is_swapped_after_it_was_read_has_no_part_in_the_plan(model, monkeypatch):
+    content = model.read_bytes()
+
+    def swap_and_load(which: str) -> object:
+        model.write_bytes(b"I am another file")
+        return load_library(which)
+
+    monkeypatch.setattr(nvinfer, "load_library", swap_and_load)
+
+    report = rtx_plan(model)
+
+    assert report.manifest.onnx_sha256 == hashlib.sha256(content).hexdigest()
+    assert check_plan(model.with_suffix(".plan")) == report.manifest
+
+
+def test_a_file_beyond_what_protobuf_holds_is_not_read(tmp_path):
+    path = tmp_path / "zebra.onnx"
+    with path.open("wb") as file:
+        file.truncate(1 << 31)
+
+    with pytest.raises(ModelError, match=r"zebra.onnx: expected an ONNX file of less than 2 GiB, found 2048 MiB"):
+        rtx_plan(path)
+
+
+@pytest.mark.parametrize("name", ["a\\b.onnx", "a\nb.onnx", "a\x1b[2J.onnx", "\udcff.onnx"])
+def test_a_name_that_no_sidecar_may_hold_is_one_line_before_the_build(tmp_path, model, name):
+    path = model.rename(tmp_path / name)
+
+    with pytest.raises(UsageError, match=r"expected a name without backslashes and control characters") as raised:
+        rtx_plan(path, tmp_path / "zebra.plan", on_progress=lambda *step: pytest.fail("it was built"))
+
+    assert str(raised.value).isprintable()
+    assert str(raised.value).isascii()
+
+
 @pytest.mark.parametrize("damage", ["cut", "altered", "no sidecar", "broken sidecar", "no plan"])
 def test_a_damaged_entry_of_the_cache_is_built_again(model, cache, damage):
     first = rtx_plan(model)
@@ -210,7 +256,7 @@ def test_the_cache_lies_where_the_environment_says(monkeypatch, variables, folde
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
 
-    assert build._cache_folder() == Path(folder)
+    assert nvinfer.cache_folder() == Path(folder) / "engines"
 
 
 def test_weights_beside_the_model_are_built_in_and_never_cached(tmp_path, cache):
@@ -394,6 +440,76 @@ def test_a_first_build_that_fails_leaves_no_sidecar_alone(tmp_path, model, monke
         rtx_plan(model, use_cache=False)
 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["zebra.onnx"]
+
+
+@pytest.fixture
+def as_tensorrt(model, monkeypatch):
+    """Builds as for TensorRT, with TensorRT-RTX in its place: its timing caches are real and empty."""
+    monkeypatch.setitem(sys.modules, "tensorrt", load_library("tensorrt_rtx"))
+    monkeypatch.setattr(nvinfer, "require_gpu", lambda: Gpu(name="Stub", compute_capability="8.7"))
+
+    def build_as_tensorrt(timing_cache: Path, **options: object) -> build.BuildReport:
+        return build_plan(
+            model,
+            model.with_suffix(".plan"),
+            "tensorrt",
+            card=None,
+            precision="fp32",
+            options=BuildOptions(timing_cache=timing_cache),
+            **options,
+        )
+
+    return build_as_tensorrt
+
+
+@pytest.mark.filterwarnings("ignore:Use Deprecated in TensorRT-RTX:DeprecationWarning")
+@pytest.mark.parametrize("content", [None, b"", b"I am no timing cache"])
+def test_a_timing_cache_is_written_after_the_build(tmp_path, as_tensorrt, content):
+    path = tmp_path / "kernels.cache"
+    if content is not None:
+        path.write_bytes(content)
+
+    report = as_tensorrt(path)
+
+    assert report.notes == ()
+    assert path.read_bytes() not in (content, b"")
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("prepare", "error", "message"),
+    [
+        (lambda path: path.mkdir(), UsageError, "cannot read the timing cache (Is a directory)"),
+        (lambda path: path.parent.rmdir(), SinkError, "cannot write the timing cache (No such file or directory)"),
+    ],
+)
+def test_a_timing_cache_without_a_place_is_told_before_the_build(tmp_path, as_tensorrt, prepare, error, message):
+    path = tmp_path / "folder" / "kernels.cache"
+    path.parent.mkdir()
+    prepare(path)
+
+    with pytest.raises(error) as raised:
+        as_tensorrt(path, on_progress=lambda *step: pytest.fail("it was built"))
+
+    assert str(raised.value) == f"{path}: {message}; name another file, or leave it out"
+
+
+@pytest.mark.filterwarnings("ignore:Use Deprecated in TensorRT-RTX:DeprecationWarning")
+def test_a_timing_cache_that_fails_after_the_build_leaves_the_build_good(tmp_path, model, as_tensorrt):
+    path = tmp_path / "folder" / "kernels.cache"
+    path.parent.mkdir()
+
+    def remove_the_folder(*step: object) -> None:
+        if path.parent.exists():
+            path.parent.rmdir()
+
+    report = as_tensorrt(path, on_progress=remove_the_folder)
+
+    assert report.notes == (
+        f"{path}: cannot write the timing cache (No such file or directory); "
+        "the plan is good, the next build times its kernels anew",
+    )
+    assert check_plan(model.with_suffix(".plan")) == report.manifest
 
 
 def test_a_sidecar_holds_no_local_path(tmp_path, model):

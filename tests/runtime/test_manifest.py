@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shlex
 
 import pytest
 from hypothesis import given
@@ -68,7 +69,7 @@ def test_what_is_written_is_read_back(plan):
 def test_a_manifest_of_any_texts_and_shapes_survives_json(text, size):
     shape = (1, 3, *size)
     manifest = make_manifest(
-        onnx=text,
+        precision=text,
         gpu=None,
         compute_capability=None,
         shapes=(ShapeRange(name=text, smallest=shape, typical=shape, largest=shape),),
@@ -91,6 +92,16 @@ def test_a_plan_without_a_sidecar_has_no_manifest(tmp_path):
         ("{}", "version None is unknown, this i2i reads version 1"),
         ('{"version": 1}', "plan_sha256: missing, expected str"),
         (dataclasses.replace(make_manifest(), library="cutlass").to_json(), "library: expected one of tensorrt, t"),
+        (
+            make_manifest(onnx="../zebra.onnx").to_json(),
+            r"onnx: expected a file name without .* found '\.\./zebra.onnx'; b",
+        ),
+        (make_manifest(onnx="a\\b").to_json(), r"onnx: expected a file name without a folder and control characters"),
+        (make_manifest(onnx="a\nb").to_json(), r"onnx: expected a file name without .*, found 'a\\nb'; build the plan"),
+        (make_manifest(onnx="\x1b[2J").to_json(), r"onnx: expected a file name without .*, found '\\x1b\[2J'; build"),
+        (make_manifest(onnx="\u2028").to_json(), r"onnx: expected a file name without"),
+        (make_manifest(onnx="").to_json(), r"onnx: expected a file name without"),
+        (make_manifest(onnx="..").to_json(), r"onnx: expected a file name without"),
         (make_manifest().to_json().replace('"smallest"', '"least"'), "unknown field 'least'"),
     ],
 )
@@ -132,6 +143,26 @@ def test_a_plan_that_differs_from_its_sidecar_is_refused_trusted_or_not(plan, co
 
     with pytest.raises(ModelError, match=r"cut off or altered; rebuild it: i2i-export zebra.onnx -o zebra.plan$"):
         check_plan(plan, trust)
+
+
+@pytest.mark.parametrize(
+    ("onnx", "command"),
+    [
+        ("zèbre 斑马.onnx", "i2i-export 'zèbre 斑马.onnx' -o zebra.plan"),
+        ("x; rm -rf ~ #", "i2i-export 'x; rm -rf ~ #' -o zebra.plan"),
+        ("$(reboot)'`id`", """i2i-export '$(reboot)'"'"'`id`' -o zebra.plan"""),
+        ("--output=x", "i2i-export ./--output=x -o zebra.plan"),
+    ],
+)
+def test_a_name_in_a_command_to_run_is_a_name_to_every_shell(plan, onnx, command):
+    write_manifest(plan, make_manifest(onnx=onnx))
+    plan.write_bytes(b"altered")
+
+    with pytest.raises(ModelError) as raised:
+        check_plan(plan)
+
+    assert str(raised.value).endswith(f"rebuild it: {command}")
+    assert shlex.split(command)[1].removeprefix("./") == onnx
 
 
 def test_a_plan_without_a_sidecar_runs_only_when_trusted(plan):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+from pathlib import Path
+
 import numpy as np
 import pytest
 from commands import run, the_error_line
@@ -17,6 +20,8 @@ from i2i_runtime.errors import DeviceError, ModelError
 from i2i_runtime.translator import Translator
 
 ov = pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install 'i2i[openvino]'")
+
+from i2i_runtime.engines.openvino import openvino_reason  # noqa: E402  (imports OpenVINO)
 
 
 def to_openvino(onnx, card=None):
@@ -86,6 +91,25 @@ def test_a_picture_is_translated(tmp_path, graph_io):
         result = translator(picture)
 
     assert np.abs(result.astype(int) - (255 - picture.astype(int))).max() <= 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="there is no /proc to see what is mapped")
+def test_a_closed_engine_lets_go_of_its_files(onnx):
+    path = to_openvino(onnx)
+
+    with open_engine(path) as engine:
+        engine.run(np.zeros((1, 3, 8, 8), np.float32))
+    gc.collect()
+
+    assert str(path.with_suffix(".bin")) not in Path("/proc/self/maps").read_text()
+    engine.close()
+
+
+def test_the_reason_of_a_failure_is_what_openvino_says_last():
+    error = RuntimeError("Exception from src/inference/src/cpp/core.cpp:84:\nCheck 'x' failed\n\nNo such layer: Odd \n")
+
+    assert openvino_reason(error) == "No such layer: Odd"
+    assert openvino_reason(RuntimeError()) == "RuntimeError"
 
 
 def test_missing_weights_are_named(onnx):

@@ -45,6 +45,10 @@ def test_the_names_are_read_from_the_sources():
     assert {use.guard for use in uses_of_tensorrt() if use.name.startswith("EngineValidity")} == {
         "Runtime.get_engine_validity"
     }
+    assert {use.guard for use in uses_of_tensorrt() if use.name.startswith(("IRuntimeConfig", "IRuntimeCache"))} == {
+        "IRuntimeConfig.create_runtime_cache",
+        "IRuntimeCache.serialize",
+    }
     assert {use.keyword for use in uses_of_tensorrt()} == {"", "stream_handle"}
     assert {"cudaMalloc", "cudaMemcpyKind.cudaMemcpyHostToDevice"} <= {use.name for use in uses_of_cuda()}
 
@@ -58,14 +62,16 @@ def test_a_name_that_is_not_there_is_found(tmp_path):
     source.write_text(
         "def f(trt, builder):\n"
         "    if hasattr(trt, 'Nowhere'):\n        g(trt)\n"
+        "    if f and hasattr(trt, 'Never'):\n        trt.OnlyWithNever()\n"
+        "    if f or hasattr(trt, 'Never'):\n        trt.Sometimes()\n"
         "    builder.create_wonder(speed=3)\n"
         "    thing = builder.create_network(trt.Flag.ON)\n"
         "def g(trt):\n    trt.OnlyWithNowhere()\n"
     )
     module = type("module", (), {"Builder": type("Builder", (), {"create_network": 0})})
 
-    assert missing(uses_of_tensorrt([source]), module) == ["Builder.create_wonder", "Flag.ON"]
-    assert unnamed_objects([source]) == ["source.py:5: thing = builder.create_network(trt.Flag.ON)"]
+    assert missing(uses_of_tensorrt([source]), module) == ["Builder.create_wonder", "Flag.ON", "Sometimes"]
+    assert unnamed_objects([source]) == ["source.py:9: thing = builder.create_network(trt.Flag.ON)"]
 
 
 @needs_rtx

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import sys
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -192,6 +193,29 @@ def test_without_cuda_bindings_one_line_says_what_to_install(plan, monkeypatch):
         open_engine(plan)
 
 
+@pytest.mark.parametrize(
+    ("version", "code", "hint"),
+    [
+        ("13.5.0", 35, "; on JetPack 6: pip install 'cuda-bindings<13'"),
+        ("12.9.4", 35, ""),
+        ("13.5.0", 2, ""),
+        (None, 35, ""),
+    ],
+)
+def test_a_driver_that_is_too_old_for_the_bindings_says_what_a_jetson_needs(monkeypatch, version, code, hint):
+    def version_of(name: str) -> str:
+        if version is None:
+            raise metadata.PackageNotFoundError(name)
+        return version
+
+    monkeypatch.setattr(metadata, "version", version_of)
+
+    with pytest.raises(DeviceError) as raised:
+        nvinfer.cuda_values(StubCuda(), (code,), "looking for a GPU")
+
+    assert str(raised.value) == f"looking for a GPU: CUDA failed (out of memory){hint}"
+
+
 # On a GPU -------------------------------------------------------------------------------------------------------------
 
 
@@ -221,7 +245,7 @@ class StubCuda:
     """Device memory in main memory, with a count of what is not freed."""
 
     cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)  # noqa: N815
-    cudaError_t = SimpleNamespace(cudaSuccess=0)  # noqa: N815
+    cudaError_t = SimpleNamespace(cudaSuccess=0, cudaErrorInsufficientDriver=35)  # noqa: N815
 
     def __init__(self) -> None:
         self.memory: dict[int, ctypes.Array] = {}
@@ -440,7 +464,20 @@ def test_stub_types_and_layouts_that_numpy_does_not_have_are_refused(stub):
             "built with TensorRT 10.3.1 for compute capability 8.7, this is 10.3.0; rebuild",
         ),
         ({"library_version": "10.1.0", "version_compatible": True}, None),
+        ({"library_version": "10.2.9.post1", "version_compatible": True}, None),
+        ({"library_version": "10.3", "version_compatible": True}, None),
         ({"library_version": "9.1.0", "version_compatible": True}, "built with TensorRT 9.1.0"),
+        ({"library_version": "11.0.0", "version_compatible": True}, "built with TensorRT 11.0.0"),
+        (
+            {"library_version": "10.16.1.11", "version_compatible": True},
+            "built with TensorRT 10.16.1.11 .*, this is 10.3",
+        ),
+        (
+            {"library_version": "10.3.0.30", "version_compatible": True},
+            "built with TensorRT 10.3.0.30 .*, this is 10.3",
+        ),
+        ({"library_version": "unknown", "version_compatible": True}, "built with TensorRT unknown"),
+        ({"library_version": "10.1.0", "onnx": "a b.onnx"}, "rebuild it: i2i-export 'a b.onnx' -o zebra.plan, or try"),
         ({"compute_capability": "8.6"}, "10.3.0 for compute capability 8.6, this is Stub, 8.7; rebuild it: i2i-export"),
         ({"compute_capability": "8.6", "hardware_compatible": True}, None),
         ({"compute_capability": None}, None),
@@ -456,3 +493,127 @@ def test_stub_a_plan_is_loaded_where_it_was_built_for_only(stub, changes, messag
     with pytest.raises(ModelError, match=message):
         TensorRtEngine(stub.path)
     stub.open().close()
+
+
+@pytest.mark.parametrize(
+    ("flags", "error", "message"),
+    [
+        (2, DeviceError, r"TensorRT-RTX 10.3.0 cannot run it \(UNSUPPORTED_CC\) on Stub, 8.7; run the .onnx$"),
+        (4, DeviceError, r"cannot run it \(OLD_CUDA_DRIVER\) on Stub, 8.7; run the .onnx$"),
+        (1, ModelError, r"cannot run it \(VERSION_MISMATCH\); rebuild it from its ONNX file with i2i-export$"),
+        (2 | 32, ModelError, r"cannot run it \(UNSUPPORTED_CC, MALFORMED_ENGINE\); rebuild it"),
+        (0, ModelError, r"cannot run it \(it does not say why\); rebuild it"),
+    ],
+)
+def test_stub_a_gpu_that_tensorrt_rtx_does_not_run_on_is_no_fault_of_the_plan(stub, flags, error, message):
+    names = {"VERSION_MISMATCH": 1, "UNSUPPORTED_CC": 2, "OLD_CUDA_DRIVER": 4, "MALFORMED_ENGINE": 32}
+    stub.trt.EngineValidity = SimpleNamespace(INVALID=2)
+    stub.trt.EngineInvalidityDiagnostics = SimpleNamespace(__members__=names)
+    stub.trt.Runtime = lambda logger: SimpleNamespace(
+        engine_header_size=4, get_engine_validity=lambda header: (2, flags), deserialize_cuda_engine=pytest.fail
+    )
+
+    with pytest.raises(error, match=message):
+        stub.open()
+
+
+def test_stub_a_plan_that_tensorrt_rtx_does_not_load_is_a_device_error(stub):
+    stub.path.write_bytes(b"vtrt")
+    stub.trt.Runtime = lambda logger: SimpleNamespace(deserialize_cuda_engine=lambda content: None)
+
+    with pytest.raises(DeviceError, match=r"zebra.plan: TensorRT-RTX cannot load it on Stub .*; run the .onnx$"):
+        stub.open()
+
+
+class StubRuntimeCache:
+    """Keeps what it is given and adds a kernel when it is used."""
+
+    def __init__(self) -> None:
+        self.content = b""
+
+    def deserialize(self, blob: bytes) -> bool:
+        self.content = blob
+        return True
+
+    def serialize(self) -> bytes:
+        return self.content or b"a kernel"
+
+
+@pytest.fixture
+def compiling(stub, tmp_path, monkeypatch):
+    """The stub with kernels that are compiled when a context is made; the caches that contexts were made with."""
+    monkeypatch.setenv("I2I_CACHE", str(tmp_path / "cache"))
+    used: list[StubRuntimeCache] = []
+
+    def set_runtime_cache(cache: StubRuntimeCache) -> bool:
+        used.append(cache)
+        return True
+
+    config = SimpleNamespace(create_runtime_cache=StubRuntimeCache, set_runtime_cache=set_runtime_cache)
+    stub.engine.create_runtime_config = lambda: config
+    stub.engine.create_execution_context = lambda given=None: stub.context
+    stub.config, stub.used = config, used
+    stub.kernels = lambda: sorted((tmp_path / "cache").rglob("*.*"))
+    sidecar(stub)
+    return stub
+
+
+def test_stub_kernels_are_compiled_once_and_found_by_the_next_process(compiling):
+    with TensorRtEngine(compiling.path) as engine:
+        engine.run(image(8, 8))
+        assert compiling.kernels() == []
+    (kernels,) = compiling.kernels()
+    assert (kernels.suffix, kernels.read_bytes()) == (".kernels", b"a kernel")
+    assert kernels.parent.stat().st_mode & 0o777 == 0o700
+    kernels.write_bytes(b"kernels of an earlier process")
+
+    with TensorRtEngine(compiling.path):
+        assert compiling.used[-1].content == b"kernels of an earlier process"
+    assert compiling.kernels() == [kernels]
+
+
+@pytest.mark.parametrize("other", ["GPU", "version", "plan"])
+def test_stub_kernels_of_another_kind_are_not_mixed(compiling, monkeypatch, other):
+    TensorRtEngine(compiling.path).close()
+    if other == "GPU":
+        monkeypatch.setattr(nvinfer, "require_gpu", lambda: Gpu(name="Twin", compute_capability="8.7"))
+    elif other == "version":
+        compiling.trt.__version__ = "10.3.1"
+        sidecar(compiling, library_version="10.3.1")
+    else:
+        compiling.path.write_bytes(b"ftrt other")
+        sidecar(compiling)
+    TensorRtEngine(compiling.path).close()
+
+    assert [cache.content for cache in compiling.used] == [b"", b""]
+    assert len(compiling.kernels()) == 2
+
+
+def test_stub_a_plan_that_nothing_vouches_for_keeps_no_kernels(compiling):
+    manifest_path(compiling.path).unlink()
+
+    compiling.open().close()
+
+    assert (compiling.used, compiling.kernels()) == ([], [])
+
+
+@pytest.mark.parametrize("trouble", ["no place", "no cache", "refused", "serialize", "tensorrt"])
+def test_stub_a_plan_runs_without_kept_kernels_too(compiling, tmp_path, monkeypatch, trouble):
+    if trouble == "no place":
+        (tmp_path / "cache").write_text("a file where the folder should be")
+    elif trouble == "no cache":
+        compiling.config.create_runtime_cache = lambda: None
+    elif trouble == "refused":
+        compiling.config.set_runtime_cache = lambda cache: False
+    elif trouble == "serialize":
+        monkeypatch.setattr(StubRuntimeCache, "serialize", lambda me: 1 / 0)
+    else:
+        # TensorRT 10.16 and 11 have such a config, and nothing to cache.
+        del compiling.config.create_runtime_cache
+    picture = image(8, 8)
+
+    with TensorRtEngine(compiling.path) as engine:
+        np.testing.assert_array_equal(engine.run(picture), -picture)
+
+    assert compiling.cuda.memory == {}
+    assert compiling.kernels() == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -113,6 +114,44 @@ def test_contents_of_a_wrong_kind_are_named(tmp_path, wrong):
 def test_a_missing_checkpoint_is_named(tmp_path):
     with pytest.raises(ModelError, match=r"none\.pt: no such checkpoint"):
         load_checkpoint(tmp_path / "none.pt")
+
+
+def test_a_folder_is_named(tmp_path):
+    with pytest.raises(ModelError, match=r"^[^\n]*: expected a checkpoint, found a folder; name the file in it"):
+        load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("operation", ["open", "is_file"])
+def test_a_file_that_may_not_be_read_is_one_line(path, monkeypatch, operation):
+    def refuse(self, *_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    monkeypatch.setattr(type(path), operation, refuse)
+
+    with pytest.raises(ModelError) as error:
+        load_checkpoint(path)
+    assert str(error.value) == (
+        f"{path}: expected a checkpoint that can be read, found Permission denied; see who may read it"
+    )
+    assert error.value.exit_code == 4
+
+
+@pytest.mark.parametrize(
+    ("payload", "words"),
+    [
+        ({"format": 1, "card": "{}", "config": "", "networks": {}}, "checkpoint format 1 is unknown, this i2i reads 2"),
+        ({"format": 3, "cards": {}, "networks": {}}, "checkpoint format 3 is unknown"),
+        ({"format": FORMAT, "cards": {}, "networks": {}}, "expected cards, config, networks, .*found format"),
+        ({"format": "pt", "cards": {}, "networks": {}}, "expected a checkpoint of i2i-train, found other contents"),
+        ({"format": 1, "weight": torch.zeros(1)}, "expected a checkpoint of i2i-train, found other contents"),
+        ({"format": True, "cards": {}, "networks": {}}, "expected a checkpoint of i2i-train, found other contents"),
+    ],
+)
+def test_our_mark_is_more_than_a_key_called_format(tmp_path, payload, words):
+    torch.save(payload, tmp_path / "last.pt")
+
+    with pytest.raises(ModelError, match=words):
+        load_checkpoint(tmp_path / "last.pt")
 
 
 def test_weights_that_do_not_fit_are_named():

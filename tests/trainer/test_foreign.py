@@ -19,10 +19,10 @@ from torch import nn
 from i2i_runtime.card import Architecture, ImageSpec, LabelSpec, SizeRule
 from i2i_runtime.digest import file_sha256
 from i2i_runtime.errors import ModelError, UsageError
-from i2i_trainer.checkpoint import FORMAT
-from i2i_trainer.foreign import parse_arch, read_state_dict, recognise
+from i2i_trainer.checkpoint import FORMAT, Checkpoint, read_tensors, save_checkpoint
+from i2i_trainer.foreign import parse_arch, recognise, state_dicts_of
 from i2i_trainer.networks.build import build_generator, size_rule
-from i2i_trainer.trained import load_trained
+from i2i_trainer.trained import load_directions, load_trained
 
 BOTH = ("weight", "bias")
 BATCH_NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
@@ -31,6 +31,11 @@ BATCH_NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_trac
 def save(network: nn.Module, path: Path) -> Path:
     torch.save(network.state_dict(), path)
     return path
+
+
+def weights_of(path: Path) -> dict[str, torch.Tensor]:
+    (weights,) = state_dicts_of(read_tensors(path), str(path)).values()
+    return weights
 
 
 def picture_for(network: nn.Module, path: Path, channels: int) -> torch.Tensor:
@@ -135,7 +140,7 @@ def test_a_published_generator_is_recognised_and_translates_as_its_author(tmp_pa
     network = published.as_if_trained(make(**settings_of_it))
     path = save(network, tmp_path / "latest_net_G.pth")
 
-    found = recognise(read_state_dict(path), str(path))
+    found = recognise(weights_of(path), str(path))
 
     assert found.architecture.name == case.split(" ")[0]
     # None: left out, as it is where the default holds.
@@ -261,7 +266,10 @@ WRAPPED = {
     "DataParallel": lambda weights: {f"module.{k}": t for k, t in weights.items()},
     "compiled": lambda weights: {"G": {f"_orig_mod.module.{k}": t for k, t in weights.items()}},
     "of a whole training": lambda weights: {f"netG.{k}": t for k, t in weights.items()} | {"netD.x": torch.zeros(1)},
+    "G_A of a whole training": lambda weights: {f"G_A.module.{k}": t for k, t in weights.items()},
     "_metadata": lambda weights: {**weights, "_metadata": {"": {"version": 1}}},
+    "a format that is not ours": lambda weights: {"format": "pt", "state_dict": weights},
+    "plain values beside": lambda weights: {**weights, "format": "pt", "epoch": 3},
     "parameters": lambda weights: {k: nn.Parameter(t) for k, t in weights.items()},
 }
 
@@ -281,7 +289,7 @@ def test_weights_of_another_precision_become_float32(tmp_path, dtype):
     network = published.resnet(2, norm="batch").to(dtype)
     path = save(network, tmp_path / "G.pth")
 
-    weights = read_state_dict(path)
+    weights = weights_of(path)
 
     assert {tensor.dtype for tensor in weights.values()} == {torch.float32, torch.int64}
     assert_translates_as_its_author(network, path)
@@ -379,12 +387,116 @@ def test_pix2pixhds_channels_are_labels_and_edges(tmp_path, channels, arch, labe
     assert card.input.channels == (channels if labels is None else 1)
 
 
+def test_channels_that_can_be_classes_edges_or_features_are_to_be_stated(tmp_path):
+    path = save(published.global_generator(3, 1, channels=(39, 3)), tmp_path / "G.pth")
+
+    with pytest.raises(ModelError) as error:
+        load_trained(path)
+    assert str(error.value) == (
+        f"{path}: 39 input channels: state the classes: --arch labels=39 (no edges), --arch labels=38 (and edges), "
+        "--arch labels=0 (pictures), or 35 labels, edges and 3 encoder features, which are not supported"
+    )
+    for arch, labels in (("labels=39", LabelSpec(count=39)), ("labels=38", LabelSpec(count=38, instance_edges=True))):
+        assert load_trained(path, arch=arch).card.labels == labels
+    save(published.global_generator(3, 1, channels=(35, 3)), path)
+    with pytest.raises(ModelError, match=r": 35 input channels: state the classes: --arch labels=35 \(no edges\)"):
+        load_trained(path)
+
+
+PADDING = r"; reflect padding assumed \(--arch padding=replicate states another\)"
+STATISTICS = r"; the picture's statistics for its batch norms assumed \(--norm-statistics running takes training's\)"
+DROPPED = (
+    r"; running statistics of its instance norms dropped \(batch norms without scale and shift have the same keys\)"
+)
+
+
+@pytest.mark.parametrize(
+    ("network", "given", "line"),
+    [
+        (
+            published.Local(),
+            {},
+            r"a pix2pixHD local generator: local,input_channels=36,.*; 35 classes and instance edges assumed "
+            r"\(--arch labels=N states them\)",
+        ),
+        (published.Local(), {"arch": "labels=36"}, r"a pix2pixHD local generator: local,[^;]*"),
+        (published.global_generator(3, 1, channels=(3, 3)), {}, r"a pix2pixHD global generator: global,[^;]*"),
+        (published.unet(5, norm="instance"), {}, r"a pix2pix U-Net: unet_32,[^;]*norm=instance[^;]*"),
+        (published.unet(5), {}, rf"a pix2pix U-Net: unet_32,[^;]*{STATISTICS}"),
+        (published.unet(5), {"statistics": "running"}, r"a pix2pix U-Net: unet_32,[^;]*"),
+        (published.resnet(1, norm="instance_2018"), {}, rf"a CycleGAN ResNet: resnet_1blocks,[^;]*{PADDING}{DROPPED}"),
+        (published.resnet(1, padding="zero"), {}, r"a CycleGAN ResNet: resnet_1blocks,[^;]*padding=zero[^;]*"),
+        (published.resnet(1), {"arch": "padding=replicate"}, r"a CycleGAN ResNet: [^;]*padding=replicate[^;]*"),
+        (
+            published.resnet(1, channels=(6, 3)),
+            {},
+            rf"a CycleGAN ResNet: [^;]*; pictures of 6 channels assumed \(--arch labels=N states classes\){PADDING}",
+        ),
+        (published.resnet(1, blur=(3, 4)), {}, rf"a CUT ResNet: resnet_1blocks,[^;]*antialias_down=3[^;]*{PADDING}"),
+        (published.mobile_resnet(), {}, rf"a GAN-Compression ResNet: mobile_resnet_9blocks,[^;]*{PADDING}"),
+    ],
+)
+def test_what_was_recognised_and_assumed_is_one_line(tmp_path, network, given, line):
+    recognised = load_trained(save(network, tmp_path / "G.pth"), **given).recognised
+
+    assert re.fullmatch(line, recognised)
+
+
+def test_batch_norms_without_scale_look_like_instance_norms_of_2018_and_that_is_said(tmp_path, monkeypatch):
+    monkeypatch.setitem(published.NORMS, "instance_2018", lambda channels: nn.BatchNorm2d(channels, affine=False))
+    network = published.as_if_trained(published.resnet(1, norm="instance_2018"))
+    path = save(network, tmp_path / "G.pth")
+
+    assert re.search(DROPPED, load_trained(path).recognised)
+    assert_translates_as_its_author(network, path)  # of one picture both compute the same
+
+
+BOTH_WAYS = {
+    "netG": lambda a, b: {"netG_B": b, "netG_A": a, "epoch": 3},
+    "G": lambda a, b: {"state_dict": {"G_A": {"state_dict": a}, "G_B": b}, "D_A": {}},
+    "keys": lambda a, b: {f"netG_{n}.module.{k}": t for n, part in (("B", b), ("A", a)) for k, t in part.items()},
+}
+
+
+@pytest.mark.parametrize("form", BOTH_WAYS)
+def test_a_file_of_both_directions_gives_both(tmp_path, form):
+    there, back = published.resnet(1, 2), published.resnet(2, 3)
+    path = tmp_path / "G_B.pth"
+    torch.save(BOTH_WAYS[form](there.state_dict(), back.state_dict()), path)
+    picture = torch.rand(1, 3, 16, 16)
+
+    learnt = load_directions(path)
+
+    assert list(learnt) == ["AtoB", "BtoA"]
+    for direction, network in (("AtoB", there), ("BtoA", back), (None, there)):
+        trained = load_trained(path, direction=direction)
+        assert trained.card.direction == (direction or "AtoB")
+        torch.testing.assert_close(trained.generator(picture), network(picture))
+
+
+def test_of_a_file_of_one_named_direction_the_other_one_is_refused(tmp_path):
+    path = tmp_path / "G.pth"
+    torch.save({"netG_A": {}, "netG_B": published.resnet(1).state_dict()}, path)
+
+    assert list(load_directions(path)) == ["BtoA"]
+    with pytest.raises(UsageError, match=r"^--direction AtoB: .*G\.pth has learnt BtoA only$"):
+        load_trained(path, direction="AtoB")
+
+
+def test_a_wrong_generator_of_two_is_named(tmp_path):
+    path = tmp_path / "G.pth"
+    torch.save({"G_A": published.resnet(1).state_dict(), "G_B": published.discriminator().state_dict()}, path)
+
+    with pytest.raises(ModelError, match=r"G\.pth \(BtoA\): this looks like a PatchGAN discriminator"):
+        load_trained(path)
+
+
 def test_label_maps_are_translated(tmp_path):
     network = published.global_generator(3, 1, channels=(6, 3))
     path = save(network, tmp_path / "G.pth")
     labels = torch.randint(0, 5, (1, 1, 16, 16))
 
-    found = load_trained(path).generator(labels, torch.zeros_like(labels))
+    found = load_trained(path, arch="labels=5").generator(labels, torch.zeros_like(labels))
 
     one_hot = nn.functional.one_hot(labels[:, 0], 5).permute(0, 3, 1, 2).float()
     torch.testing.assert_close(found, network(torch.cat([one_hot, torch.zeros(1, 1, 16, 16)], 1)))
@@ -452,6 +564,36 @@ def test_our_own_checkpoints_need_no_arch(tmp_path):
 
     with pytest.raises(UsageError, match=r"--arch unet_256: .*last\.pt is a checkpoint of i2i-train.*leave it out"):
         load_trained(tmp_path / "last.pt", arch="unet_256")
+
+
+def test_nothing_had_to_be_recognised_in_our_own(tmp_path):
+    card = load_trained(save(published.resnet(1), tmp_path / "G.pth")).card
+    networks = {"G": published.resnet(1).state_dict()}
+    ours = Checkpoint(cards={"G": card}, config="{}", networks=networks, examples={}, training_state=None)
+    save_checkpoint(tmp_path / "last.pt", ours)
+
+    assert load_trained(tmp_path / "last.pt").recognised is None
+
+
+@pytest.mark.parametrize(
+    ("sums", "is_taken"),
+    [
+        ("SHA256 (G.pth) = " + 64 * "0", True),
+        (64 * "0" + "  another.pth", True),
+        ("G.pth: see the web page", True),
+        (64 * "0" + "  G.pth", False),
+    ],
+    ids=["BSD", "of another file", "prose", "ours"],
+)
+def test_only_our_lines_of_sums_count(tmp_path, sums, is_taken):
+    path = save(published.resnet(1), tmp_path / "G.pth")
+    (tmp_path / "G.pth.sha256").write_text(sums + "\n")
+
+    if is_taken:
+        load_trained(path)
+    else:
+        with pytest.raises(ModelError, match=r"its SHA-256 is not the one in G\.pth\.sha256"):
+            load_trained(path)
 
 
 def without(weights, key):
@@ -534,6 +676,48 @@ def test_a_file_that_was_cut_off_is_named(tmp_path):
 
     with pytest.raises(ModelError, match=r"^[^\n]*not a whole checkpoint[^\n]*$"):
         load_trained(path)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.jit")
+@pytest.mark.parametrize("name", ["G.pth", "it's.pt"])
+def test_a_torchscript_program_is_named_and_the_advice_works(tmp_path, recwarn, monkeypatch, name):
+    network = published.resnet(1)
+    torch.jit.script(network).save(tmp_path / name)
+    recwarn.clear()
+
+    with pytest.raises(ModelError, match=r"^[^\n]*: a TorchScript program, expected a state dict; [^\n]*$") as error:
+        load_trained(tmp_path / name)
+    assert "weights_only" not in str(error.value)
+    assert not recwarn
+    monkeypatch.chdir(tmp_path)
+    exec(str(error.value).partition("in Python: ")[2], {"torch": torch})
+    assert_translates_as_its_author(network, tmp_path / "G.pth")
+
+
+def test_torchs_advice_to_run_the_code_is_never_passed_on(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise RuntimeError("Re-running `torch.load` with `weights_only` set to `False` will likely succeed")
+
+    path = save(published.resnet(1), tmp_path / "G.pth")
+    monkeypatch.setattr(torch, "load", refuse)
+
+    with pytest.raises(ModelError, match=r"it could run code; save the state_dict\(\)") as error:
+        load_trained(path)
+    assert "weights_only" not in str(error.value)
+
+
+@pytest.mark.parametrize("length", [0x80, 0x4B50])  # begins like a pickle, like a zip file
+def test_a_safetensors_file_is_named_with_how_to_convert_it(tmp_path, length):
+    path = tmp_path / "G.safetensors"
+    header = b'{"x":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}'
+    path.write_bytes(length.to_bytes(8, "little") + header.ljust(length) + b"\0")
+
+    with pytest.raises(ModelError) as error:
+        load_trained(path)
+    assert str(error.value) == (
+        f"{path}: a safetensors file, expected one of torch.save; in Python: "
+        "torch.save(safetensors.torch.load_file('G.safetensors'), 'G.pth')"
+    )
 
 
 @pytest.mark.parametrize("zipped", [True, False])

@@ -13,26 +13,35 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
 from i2i_runtime.card import Architecture, LabelSpec, decode
 from i2i_runtime.errors import ModelError, UsageError, reason
-from i2i_trainer.checkpoint import read_tensors
 from i2i_trainer.networks.build import argument_kinds, build_generator
 from i2i_trainer.networks.layers import NormName
 from i2i_trainer.networks.mobile_resnet import mobile_channels
 
 Weights = dict[str, Tensor]
 Value = int | float | str | bool
+Direction = Literal["AtoB", "BtoA"]
+_Part = TypeVar("_Part")
 
-_NESTS = ("params_ema", "state_dict", "netG", "netG_A", "G", "generator", "params", "model")
+_NESTS = ("params_ema", "state_dict", "netG", "G", "generator", "params", "model")
 """Under which names training scripts put a generator's state dict into a larger file; averaged weights first."""
+_DIRECTIONS: Mapping[Direction, tuple[str, ...]] = MappingProxyType(
+    {"AtoB": ("netG_A", "G_A"), "BtoA": ("netG_B", "G_B")}
+)
+"""The same, where a file can hold two generators."""
 _WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.)+")
 """What DataParallel, DistributedDataParallel and torch.compile put before every key."""
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+_COLOURS = 4
+"""Of a picture at most; what has more input channels takes label maps, or should be asked about."""
+_CITYSCAPES = 35
+"""Classes of pix2pixHD's published models, to which it adds the edges of objects."""
 _STATE_IT = "if it is another generator, state it with --arch, for example --arch resnet_9blocks,norm=batch"
 _HALVINGS = range(1, 11)
 """Of a residual generator; a key's number can be anything, and the network's width is 2 to the power of it."""
@@ -48,67 +57,83 @@ class Foreign:
     """Fits the network of `architecture` exactly; float32."""
     input_channels: int
     output_channels: int
+    kind: str
+    """What it is in words: "a CycleGAN ResNet"."""
     described: str
     """The architecture in the notation of `--arch`, with every argument."""
     model_type: str
     """The method whose reference implementation publishes this generator."""
     labels: LabelSpec | None
     """What the label maps hold that it takes; None where it takes pictures."""
+    notes: tuple[str, ...]
+    """What was assumed or left out, each a phrase for the user."""
+    has_batch_norms: bool
 
 
-def read_state_dict(path: Path) -> Weights:
-    """Read a state dict from a file of torch.save; see `state_dict_of`.
+def state_dicts_of(payload: object, where: str) -> dict[Direction | None, Weights]:
+    """Find each generator's state dict in what a file holds, without what its training put around it.
 
-    Raises:
-        ModelError: not whole, holding more than tensors and plain values, or without a state dict.
-    """
-    return state_dict_of(read_tensors(path), str(path))
-
-
-def state_dict_of(payload: object, where: str) -> Weights:
-    """Find the generator's state dict in what a file holds, without what its training put around it.
+    Args:
+        payload: of `read_tensors`.
+        where: whose it is, for messages.
 
     Returns:
-        Key to tensor; floating-point tensors are float32.
+        Direction to state dict, key to tensor; AtoB comes first, None where the file does not tell. Floating-point
+        tensors are float32.
 
     Raises:
-        ModelError: there is none; `where` says whose file it is.
+        ModelError: there is none.
     """
     found = payload
     while isinstance(found, Mapping) and not _is_state_dict(found):
         if {"state", "param_groups"} <= found.keys():
             raise ModelError(f"{where}: this is an optimizer's state; expected the generator's file, latest_net_G.pth")
-        nest = next((name for name in _NESTS if isinstance(found.get(name), Mapping)), None)
+        nested = {name: part for name, part in found.items() if isinstance(part, Mapping) and part}
+        if several := _by_direction(nested):
+            return {direction: next(iter(state_dicts_of(part, where).values())) for direction, part in several.items()}
+        nest = next((name for name in _NESTS if name in nested), None)
         if nest is None:
             inside = ", ".join(map(str, list(found)[:4])) or "nothing"
             raise ModelError(
-                f"{where}: expected a generator's state dict, or one under {', '.join(_NESTS)}, found {inside}"
+                f"{where}: expected a generator's state dict, or one under {', '.join(_NESTS)}, netG_A or netG_B, "
+                f"found {inside}"
             )
-        found = found[nest]
+        found = nested[nest]
     if not isinstance(found, Mapping):
         raise ModelError(f"{where}: expected a generator's state dict, found {type(found).__name__}")
-    weights = {_WRAPPERS.sub("", key): tensor for key, tensor in found.items() if isinstance(tensor, Tensor)}
-    weights = _of_the_generator(weights)
+    tensors = {_WRAPPERS.sub("", key): tensor for key, tensor in found.items() if isinstance(tensor, Tensor)}
     return {
-        key: tensor.detach().float() if tensor.is_floating_point() else tensor
-        for key, tensor in weights.items()
-        if not _is_old_statistic(key, weights)
+        direction: {
+            key: tensor.detach().float() if tensor.is_floating_point() else tensor for key, tensor in weights.items()
+        }
+        for direction, weights in _of_generators(tensors).items()
     }
 
 
 def _is_state_dict(payload: Mapping[Any, Any]) -> bool:
-    tensors = {key: value for key, value in payload.items() if key != "_metadata"}
-    return bool(tensors) and all(isinstance(k, str) and isinstance(t, Tensor) for k, t in tensors.items())
+    values = {k: v for k, v in payload.items() if k != "_metadata" and not isinstance(v, str | int | float | None)}
+    return bool(values) and all(isinstance(k, str) and isinstance(t, Tensor) for k, t in values.items())
 
 
-def _of_the_generator(weights: Weights) -> Weights:
-    """Of the state dict of a whole training the generator's part, for example what begins with `netG.`."""
-    if not any(key.startswith("model") for key in weights):
-        for name in _NESTS:
-            part = {k.removeprefix(f"{name}."): t for k, t in weights.items() if k.startswith(f"{name}.")}
-            if part:
-                return {_WRAPPERS.sub("", key): tensor for key, tensor in part.items()}
-    return weights
+def _by_direction(named: Mapping[Any, _Part]) -> dict[Direction | None, _Part]:
+    return {
+        direction: named[name]
+        for direction, names in _DIRECTIONS.items()
+        if (name := next((name for name in names if name in named), None))
+    }
+
+
+def _of_generators(weights: Weights) -> dict[Direction | None, Weights]:
+    """Of the state dict of a whole training the generators' parts, for example what begins with `netG.`."""
+    if any(key.startswith("model") for key in weights):
+        return {None: weights}
+    parts: dict[str, Weights] = {}
+    for key, tensor in weights.items():
+        name, _, rest = key.partition(".")
+        parts.setdefault(name, {})[_WRAPPERS.sub("", rest)] = tensor
+    if several := _by_direction(parts):
+        return several
+    return {None: next((parts[name] for name in _NESTS if name in parts), weights)}
 
 
 def _is_old_statistic(key: str, weights: Weights) -> bool:
@@ -159,7 +184,7 @@ def recognise(weights: Weights, where: str, overrides: Mapping[str, Value] = _AS
     """Find the generator whose state dict this is.
 
     Args:
-        weights: of `read_state_dict`.
+        weights: of `state_dicts_of`.
         where: whose they are, for messages.
         overrides: of `parse_arch`: what keys and shapes cannot tell, or tell wrongly. `labels` is the number of
             classes of the label maps that it takes; 0 where it takes pictures.
@@ -168,6 +193,7 @@ def recognise(weights: Weights, where: str, overrides: Mapping[str, Value] = _AS
         ModelError: no known layout; names the nearest one and what differs.
         UsageError: an override that no generator has.
     """
+    whole, weights = weights, {k: t for k, t in weights.items() if not _is_old_statistic(k, weights)}
     facts = _facts(weights, where, overrides)
     architecture = _architecture(facts, overrides)
     name, arguments = architecture.name, architecture.arguments
@@ -189,9 +215,12 @@ def recognise(weights: Weights, where: str, overrides: Mapping[str, Value] = _AS
         weights=weights,
         input_channels=channels,
         output_channels=int(arguments["output_channels"]),
+        kind=_kind(architecture),
         described=described,
         model_type=_model_type(architecture),
         labels=_labels(name, channels, overrides.get("labels"), where),
+        notes=_notes(architecture, channels, overrides, has_old_statistics=len(weights) < len(whole)),
+        has_batch_norms=any(key.endswith(".running_mean") for key in weights),
     )
 
 
@@ -414,11 +443,19 @@ def _model_type(architecture: Architecture) -> str:
 def _labels(name: str, channels: int, count: Value | None, where: str) -> LabelSpec | None:
     """What the input channels mean: one a class and the edges of objects, or colours.
 
-    pix2pixHD takes label maps with edges unless it is told otherwise (35 + 1 channels for Cityscapes).
+    pix2pixHD takes label maps, by default with edges, and features of an encoder besides. The keys tell the sum of
+    the channels only: without `count` that of the published models is taken, and no other one.
     """
     if count is None:
-        several = name in ("global", "local") and channels > 4
-        return LabelSpec(count=channels - 1, instance_edges=True) if several else None
+        if name not in ("global", "local") or channels <= _COLOURS:
+            return None
+        if channels == _CITYSCAPES + 1:
+            return LabelSpec(count=_CITYSCAPES, instance_edges=True)
+        raise ModelError(
+            f"{where}: {channels} input channels: state the classes: --arch labels={channels} (no edges), "
+            f"--arch labels={channels - 1} (and edges), --arch labels=0 (pictures), or {channels - 4} labels, edges "
+            "and 3 encoder features, which are not supported"
+        )
     if type(count) is not int or count > channels:
         raise UsageError(f"--arch labels={count}: expected a number of classes up to the {channels} input channels")
     if count == 0:
@@ -431,6 +468,37 @@ def _labels(name: str, channels: int, count: Value | None, where: str) -> LabelS
             "--instance_feat or --label_feat, or state another number of --arch labels"
         )
     return LabelSpec(count=count, instance_edges=edges == 1)
+
+
+def _kind(architecture: Architecture) -> str:
+    name = architecture.name
+    if name in ("global", "local"):
+        return f"a pix2pixHD {name} generator"
+    if name.startswith("unet_"):
+        return "a pix2pix U-Net"
+    if name.startswith("mobile_"):
+        return "a GAN-Compression ResNet"
+    return "a CUT ResNet" if _model_type(architecture) == "cut" else "a CycleGAN ResNet"
+
+
+def _notes(
+    architecture: Architecture, channels: int, overrides: Mapping[str, Value], *, has_old_statistics: bool
+) -> tuple[str, ...]:
+    """What was taken without being told: keys and shapes are the same for what it is not."""
+    notes = []
+    if "labels" not in overrides and channels > _COLOURS:
+        notes.append(
+            f"{_CITYSCAPES} classes and instance edges assumed (--arch labels=N states them)"
+            if architecture.name in ("global", "local")
+            else f"pictures of {channels} channels assumed (--arch labels=N states classes)"
+        )
+    if "resnet_" in architecture.name and not {"padding"} & (overrides.keys() | architecture.arguments.keys()):
+        notes.append("reflect padding assumed (--arch padding=replicate states another)")
+    if has_old_statistics:
+        notes.append(
+            "running statistics of its instance norms dropped (batch norms without scale and shift have the same keys)"
+        )
+    return tuple(notes)
 
 
 def _what_else(weights: Weights, where: str) -> str:

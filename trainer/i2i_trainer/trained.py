@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from torch import Tensor, nn
 
@@ -13,11 +12,10 @@ from i2i_runtime.card import Card, ImageSpec, MadeWith
 from i2i_runtime.digest import file_sha256
 from i2i_runtime.errors import ModelError, UsageError
 from i2i_trainer.checkpoint import Checkpoint, as_checkpoint, is_checkpoint, load_weights, read_tensors
-from i2i_trainer.foreign import parse_arch, recognise, state_dict_of
+from i2i_trainer.foreign import Direction as Direction
+from i2i_trainer.foreign import Foreign, parse_arch, recognise, state_dicts_of
 from i2i_trainer.networks.build import build_generator, size_rule
 from i2i_trainer.networks.inference import NormStatistics, as_used, default_statistics
-
-Direction = Literal["AtoB", "BtoA"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +28,8 @@ class Trained:
     examples: list[dict[str, Tensor]]
     """The inputs that travel in the checkpoint, without a batch axis: `input` and, of some label maps, `instances`."""
     statistics: NormStatistics
+    recognised: str | None = None
+    """Of someone else's generator: one line, what it was taken for, and what was assumed and left out. None of ours."""
 
 
 def load_trained(
@@ -83,8 +83,7 @@ def load_directions(
     """
     payload = read_tensors(path)
     if not is_checkpoint(payload):
-        trained = _foreign(path, payload, statistics, arch)
-        return {trained.card.direction: trained}
+        return _foreign(path, payload, statistics, arch)
     if arch is not None:
         raise UsageError(f"--arch {arch}: {path} is a checkpoint of i2i-train, which states its own; leave it out")
     checkpoint = as_checkpoint(payload, path)
@@ -93,18 +92,35 @@ def load_directions(
     return {card.direction: _trained(path, checkpoint, name, statistics) for name, card in checkpoint.cards.items()}
 
 
-def _foreign(path: Path, payload: object, statistics: NormStatistics | None, arch: str | None) -> Trained:
+def _foreign(
+    path: Path, payload: object, statistics: NormStatistics | None, arch: str | None
+) -> dict[Direction, Trained]:
     overrides = {} if arch is None else parse_arch(arch)
-    found = recognise(state_dict_of(payload, str(path)), str(path), overrides)
+    # Their trainings call the way back, from B to A, G_B.
+    of_name: Direction = "BtoA" if path.stem.endswith("G_B") else "AtoB"
+    return {
+        direction or of_name: _foreign_generator(
+            path,
+            recognise(weights, f"{path} ({direction})" if direction else str(path), overrides),
+            direction or of_name,
+            statistics,
+        )
+        for direction, weights in state_dicts_of(payload, str(path)).items()
+    }
+
+
+def _foreign_generator(path: Path, found: Foreign, direction: Direction, statistics: NormStatistics | None) -> Trained:
     generator = build_generator(found.architecture)
     load_weights(generator, found.weights, f"{path}: generator")
+    notes = found.notes
+    if statistics is None and found.has_batch_norms:
+        notes += ("the picture's statistics for its batch norms assumed (--norm-statistics running takes training's)",)
     # The reference implementations translate in training mode, at batch 1.
     statistics = statistics or "image"
     card = Card(
         name=_name(path),
         model_type=found.model_type,
-        # Their trainings call the way back, from B to A, G_B.
-        direction="BtoA" if path.stem.endswith("G_B") else "AtoB",
+        direction=direction,
         generator=found.architecture,
         input=ImageSpec.of(1 if found.labels else found.input_channels),
         output=ImageSpec.of(found.output_channels),
@@ -112,7 +128,13 @@ def _foreign(path: Path, payload: object, statistics: NormStatistics | None, arc
         labels=found.labels,
         made_with=MadeWith(source_sha256=file_sha256(path)),
     )
-    return Trained(generator=as_used(generator, statistics, card.labels), card=card, examples=[], statistics=statistics)
+    return Trained(
+        generator=as_used(generator, statistics, card.labels),
+        card=card,
+        examples=[],
+        statistics=statistics,
+        recognised="; ".join((f"{found.kind}: {found.described}", *notes)),
+    )
 
 
 def _name(path: Path) -> str:

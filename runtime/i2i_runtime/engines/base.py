@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,6 +18,15 @@ Tensor = npt.NDArray[Any]
 Device = Literal["auto", "cpu", "cuda"]
 
 
+def shape_words(shape: Iterable[int | None]) -> str:
+    """A shape for a message.
+
+    >>> shape_words((1, 3, -1, None))
+    '1x3x?x?'
+    """
+    return "x".join("?" if length is None or length < 0 else str(length) for length in shape)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TensorSpec:
     """Name, shape and type of an engine's input or output."""
@@ -27,8 +37,7 @@ class TensorSpec:
     dtype: np.dtype[Any]
 
     def __str__(self) -> str:
-        shape = "x".join("?" if length is None else str(length) for length in self.shape)
-        return f"{self.dtype} {shape}"
+        return f"{self.dtype} {shape_words(self.shape)}"
 
     def check(self, tensor: Tensor, where: str) -> None:
         """Refuse a tensor of another type or shape, for libraries that would read past its end.

@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import mmap
 import os
 import platform
 import sys
@@ -21,19 +20,25 @@ from types import ModuleType
 from typing import Any
 
 from i2i_runtime.card import Card
-from i2i_runtime.digest import file_sha256
 from i2i_runtime.engines import nvinfer
+from i2i_runtime.engines.base import shape_words
 from i2i_runtime.engines.manifest import (
+    PLAN_SUFFIXES,
     Library,
     Manifest,
     ShapeRange,
+    is_file_name,
     manifest_path,
     read_manifest,
+    rebuild_command,
     write_manifest,
 )
 from i2i_runtime.errors import DeviceError, ModelError, SinkError, UsageError, reason, system_reason
 
-PLAN_SUFFIXES = (".plan", ".engine")
+_RECIPE = 2
+"""Raise it when what `_configure` sets changes: plans of an older recipe are then built anew."""
+_PROTOBUF_LIMIT = 1 << 31
+"""What a protobuf message may hold; weights beyond it lie in files beside the model."""
 OnProgress = Callable[[str, int, int], None]
 """Called with a phase's name, its steps done and its steps in all; phases are nested."""
 
@@ -64,6 +69,8 @@ class BuildReport:
     manifest: Manifest
     seconds: float
     from_cache: bool
+    notes: tuple[str, ...] = ()
+    """What went wrong without harm to the plan, a line each."""
 
 
 def build_plan(
@@ -92,22 +99,25 @@ def build_plan(
         use_cache: take the plan of an earlier build of the same file with the same options, and keep this one.
 
     Raises:
-        UsageError: an option that the library does not have, a shape range that does not fit the model.
+        UsageError: an option that the library does not have, a shape range that does not fit the model, a timing cache
+            that cannot be read.
         ModelError: the library is not installed, or refuses the model; says why.
         DeviceError: TensorRT without a GPU.
-        SinkError: the plan cannot be written.
+        SinkError: the plan, or the timing cache, cannot be written.
     """
     began = time.perf_counter()
     _check_options(library, options)
     _check_target(plan)
-    if not onnx.is_file():
-        raise ModelError(f"{onnx}: no such ONNX file")
+    timings = _read_timing_cache(options.timing_cache) if options.timing_cache else b""
+    model = _read_model(onnx)
+    # The model's own SHA-256 says nothing about weights in files beside it.
+    has_external_data = _has_external_data(model)
     trt = nvinfer.load_library(library)
     gpu = _gpu_for(library, onnx, plan)
     manifest = Manifest(
         plan_sha256="",
         onnx=onnx.name,
-        onnx_sha256=file_sha256(onnx),
+        onnx_sha256=hashlib.sha256(model).hexdigest(),
         library=library,
         library_version=str(trt.__version__),
         precision=precision,
@@ -120,13 +130,22 @@ def build_plan(
         platform=this_platform(),
         card=card,
     )
-    entry = _cache_entry(manifest, options) if use_cache and not _has_external_data(onnx) else None
-    content = _cached_plan(entry) if entry else None
-    from_cache = content is not None
-    if content is None:
-        content = _build(trt, onnx, shapes, options, on_progress)
-        manifest = dataclasses.replace(manifest, build_seconds=time.perf_counter() - began)
-    manifest = dataclasses.replace(manifest, plan_sha256=hashlib.sha256(content).hexdigest())
+    entry = _cache_entry(manifest, options) if use_cache and not has_external_data else None
+    stored = _cached_plan(entry) if entry else None
+    from_cache = stored is not None
+    notes: list[str] = []
+    if stored is not None:
+        content, build_seconds = stored
+    else:
+        content, new_timings = _build(
+            trt, onnx, None if has_external_data else model, shapes, options, timings, on_progress
+        )
+        if options.timing_cache and new_timings is not None:
+            notes += _write_timing_cache(options.timing_cache, new_timings)
+        build_seconds = time.perf_counter() - began
+    manifest = dataclasses.replace(
+        manifest, plan_sha256=hashlib.sha256(content).hexdigest(), build_seconds=build_seconds
+    )
     write_plan(plan, content, manifest)
     if entry and not from_cache:
         # A cache that is full or read-only costs the next build its time and this one nothing.
@@ -134,7 +153,9 @@ def build_plan(
             # What lies here will be loaded as native code: nobody else may put it there.
             entry.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_plan(entry, content, manifest)
-    return BuildReport(manifest=manifest, seconds=time.perf_counter() - began, from_cache=from_cache)
+    return BuildReport(
+        manifest=manifest, seconds=time.perf_counter() - began, from_cache=from_cache, notes=tuple(notes)
+    )
 
 
 def this_platform() -> str:
@@ -205,6 +226,30 @@ def _check_target(plan: Path) -> None:
         raise SinkError(f"{plan}: expected a file, found a folder")
 
 
+def _read_model(onnx: Path) -> bytes:
+    """The bytes of a model, read once: what is hashed is what is parsed."""
+    if not onnx.is_file():
+        raise ModelError(f"{onnx}: no such ONNX file")
+    if not is_file_name(onnx.name):
+        # The sidecar names it, and commands to run are made of that.
+        raise UsageError(f"{str(onnx)!a}: expected a name without backslashes and control characters; rename the file")
+    try:
+        if onnx.stat().st_size >= _PROTOBUF_LIMIT:
+            raise ModelError(
+                f"{onnx}: expected an ONNX file of less than 2 GiB, found {onnx.stat().st_size >> 20} MiB; "
+                "keep its weights in a file beside it"
+            )
+        return onnx.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{onnx}: cannot be read ({system_reason(error)})") from error
+
+
+def _has_external_data(model: bytes) -> bool:
+    """Whether weights lie in files beside the ONNX file."""
+    # How protobuf writes the key `location` of an entry. A false alarm costs no more than a build.
+    return b"\n\x08location" in model
+
+
 def _gpu_for(library: Library, onnx: Path, plan: Path) -> nvinfer.Gpu | None:
     if library == "tensorrt_rtx":
         return nvinfer.gpu()
@@ -213,13 +258,20 @@ def _gpu_for(library: Library, onnx: Path, plan: Path) -> nvinfer.Gpu | None:
     except DeviceError as error:
         raise DeviceError(
             f"TensorRT builds for the GPU of this machine and there is none ({error}); "
-            f"on the device run: i2i-export {onnx.name} -o {plan.name}"
+            f"on the device run: {rebuild_command(onnx.name, plan.name)}"
         ) from error
 
 
 def _build(
-    trt: ModuleType, onnx: Path, shapes: tuple[ShapeRange, ...], options: BuildOptions, on_progress: OnProgress | None
-) -> bytes:
+    trt: ModuleType,
+    onnx: Path,
+    model: bytes | None,
+    shapes: tuple[ShapeRange, ...],
+    options: BuildOptions,
+    timings: bytes,
+    on_progress: OnProgress | None,
+) -> tuple[bytes, bytes | None]:
+    """The plan of `model` (None: of the file `onnx` and those beside it), and the timings where they were asked for."""
     logger, messages = nvinfer.make_logger(trt)
     messages.clear()
     builder = trt.Builder(logger)
@@ -228,7 +280,7 @@ def _build(
     network = nvinfer.create_network(trt, builder)
     # The parser writes into the network and does not keep it alive: both live to the end of this function.
     parser = trt.OnnxParser(network, logger)
-    if not parser.parse_from_file(str(onnx)):
+    if not (parser.parse_from_file(str(onnx)) if model is None else parser.parse(model)):
         raise ModelError(f"{onnx}: the ONNX parser refuses it ({_parser_errors(parser) or messages.reason()})")
     if network.num_outputs == 0:
         # Protobuf reads an empty file as an empty model.
@@ -240,16 +292,15 @@ def _build(
         _set_shapes(onnx, profile, network_inputs, shapes)
         if config.add_optimization_profile(profile) < 0:
             raise ModelError(f"{onnx}: the shape ranges are refused ({messages.reason()})")
-    timing_cache = _configure(trt, config, options)
+    timing_cache = _configure(trt, config, options, timings)
     config.progress_monitor = _make_monitor(trt, on_progress, messages)
     plan_memory = builder.build_serialized_network(network, config)
     if messages.interrupt is not None:
         raise messages.interrupt
     if plan_memory is None:
         raise ModelError(f"{onnx}: the plan cannot be built ({messages.reason()})")
-    if timing_cache is not None and options.timing_cache is not None:
-        _write_timing_cache(options.timing_cache, timing_cache)
-    return bytes(plan_memory)
+    new_timings = None if timing_cache is None else timing_cache.serialize()
+    return bytes(plan_memory), None if new_timings is None else bytes(new_timings)
 
 
 def _parser_errors(parser: Any) -> str:
@@ -261,8 +312,8 @@ def _parser_errors(parser: Any) -> str:
     return reason(Exception(f"{node}: {parser_error.desc()}" if node else parser_error.desc()))
 
 
-def _configure(trt: ModuleType, config: Any, options: BuildOptions) -> Any:
-    """Set what was asked for; returns the timing cache in use, or None."""
+def _configure(trt: ModuleType, config: Any, options: BuildOptions, timings: bytes) -> Any:
+    """Set what was asked for; returns the timing cache in use, or None. A change here raises `_RECIPE`."""
     # TF32 has FP16's precision: a graph that says FP32 means it, and --fp16 is there for speed.
     config.clear_flag(trt.BuilderFlag.TF32)
     if options.workspace_mib is not None:
@@ -275,8 +326,7 @@ def _configure(trt: ModuleType, config: Any, options: BuildOptions) -> Any:
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
     if options.timing_cache is None:
         return None
-    earlier = options.timing_cache.read_bytes() if options.timing_cache.is_file() else b""
-    timing_cache = config.create_timing_cache(earlier)
+    timing_cache = config.create_timing_cache(timings)
     if timing_cache is None or not config.set_timing_cache(timing_cache, False):
         # Timings of another GPU or version, or a damaged file: they save time, so a fresh start is no loss.
         timing_cache = config.create_timing_cache(b"")
@@ -284,13 +334,40 @@ def _configure(trt: ModuleType, config: Any, options: BuildOptions) -> Any:
     return timing_cache
 
 
-def _write_timing_cache(path: Path, timing_cache: Any) -> None:
+def _read_timing_cache(path: Path) -> bytes:
+    """The timings of earlier builds, before minutes are spent on one whose timings have no place."""
+    try:
+        timings = path.read_bytes()
+    except FileNotFoundError:
+        timings = b""
+    except OSError as error:
+        raise UsageError(
+            f"{path}: cannot read the timing cache ({system_reason(error)}); name another file, or leave it out"
+        ) from error
     beside = path.with_name(f".{path.name}.partial")
     try:
-        beside.write_bytes(bytes(timing_cache.serialize()))
+        beside.write_bytes(b"")
+        beside.unlink()
+    except OSError as error:
+        raise SinkError(
+            f"{path}: cannot write the timing cache ({system_reason(error)}); name another file, or leave it out"
+        ) from error
+    return timings
+
+
+def _write_timing_cache(path: Path, timings: bytes) -> list[str]:
+    """Keep the timings for later builds; what went wrong, if anything did: the build itself is good."""
+    beside = path.with_name(f".{path.name}.partial")
+    try:
+        beside.write_bytes(timings)
         beside.replace(path)
     except OSError as error:
-        raise SinkError(f"{path}: cannot write the timing cache ({system_reason(error)})") from error
+        return [
+            f"{path}: cannot write the timing cache ({system_reason(error)}); "
+            "the plan is good, the next build times its kernels anew"
+        ]
+    else:
+        return []
     finally:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
@@ -309,7 +386,7 @@ def _set_shapes(onnx: Path, profile: Any, network_inputs: list[Any], shapes: tup
             profile.set_shape(name, ranges[name].smallest, ranges[name].typical, ranges[name].largest)
         elif -1 in shape:
             raise UsageError(
-                f"{onnx}: input {name} is {_words(shape)}; expected its smallest, typical and largest shape"
+                f"{onnx}: input {name} is {shape_words(shape)}; expected its smallest, typical and largest shape"
             )
 
 
@@ -321,17 +398,14 @@ def _check_range(onnx: Path, its: ShapeRange, shape: tuple[int, ...]) -> None:
         )
         if not fits:
             raise UsageError(
-                f"{onnx}: input {its.name}: the {name} shape is {_words(lengths)}, which does not fit {_words(shape)}"
+                f"{onnx}: input {its.name}: the {name} shape is {shape_words(lengths)}, "
+                f"which does not fit {shape_words(shape)}"
             )
     if any(not low <= mid <= high for low, mid, high in zip(its.smallest, its.typical, its.largest, strict=True)):
         raise UsageError(
             f"{onnx}: input {its.name}: expected smallest <= typical <= largest, "
-            f"found {_words(its.smallest)}, {_words(its.typical)}, {_words(its.largest)}"
+            f"found {shape_words(its.smallest)}, {shape_words(its.typical)}, {shape_words(its.largest)}"
         )
-
-
-def _words(shape: tuple[int, ...]) -> str:
-    return "x".join("?" if length < 0 else str(length) for length in shape)
 
 
 def _make_monitor(trt: ModuleType, on_progress: OnProgress | None, messages: nvinfer.Messages) -> Any:
@@ -364,26 +438,13 @@ def _make_monitor(trt: ModuleType, on_progress: OnProgress | None, messages: nvi
     return Monitor()
 
 
-def _cache_folder() -> Path | None:
-    """$I2I_CACHE, $XDG_CACHE_HOME/i2i or ~/.cache/i2i; None for a user without a home."""
-    if own := os.environ.get("I2I_CACHE"):
-        return Path(own)
-    shared = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG specification has relative paths ignored.
-    if Path(shared).is_absolute():
-        return Path(shared) / "i2i"
-    try:
-        return Path.home() / ".cache" / "i2i"
-    except RuntimeError:
-        return None
-
-
 def _cache_entry(manifest: Manifest, options: BuildOptions) -> Path | None:
     """Where a build of this kind is kept; None without a cache."""
-    folder = _cache_folder()
+    folder = nvinfer.cache_folder()
     if folder is None:
         return None
     kind = {
+        "recipe": _RECIPE,
         "options": {
             # Timings make a build faster, not the plan another one.
             key: value
@@ -394,27 +455,20 @@ def _cache_entry(manifest: Manifest, options: BuildOptions) -> Path | None:
             key: value
             for key, value in dataclasses.asdict(manifest).items()
             # Neither what the file is called nor its card has a part in the plan.
-            if key not in ("plan_sha256", "onnx", "card")
+            if key not in ("plan_sha256", "onnx", "card", "build_seconds")
         },
     }
     key = hashlib.sha256(json.dumps(kind, sort_keys=True).encode()).hexdigest()[:32]
-    return folder / "engines" / f"{key}.plan"
+    return folder / f"{key}.plan"
 
 
-def _cached_plan(entry: Path) -> bytes | None:
-    """The plan of an earlier build if it is still what was stored."""
+def _cached_plan(entry: Path) -> tuple[bytes, float | None] | None:
+    """The plan of an earlier build and how long that took, if it is still what was stored."""
     try:
         stored = read_manifest(entry)
         content = entry.read_bytes()
     except (ModelError, OSError):
         return None
-    return content if stored and hashlib.sha256(content).hexdigest() == stored.plan_sha256 else None
-
-
-def _has_external_data(onnx: Path) -> bool:
-    """Whether weights lie in files beside the ONNX file: its own SHA-256 then says nothing about them."""
-    if onnx.stat().st_size == 0:
-        return False  # An empty file cannot be mapped.
-    # How protobuf writes the entry whose key is `location`. A false alarm costs no more than a build.
-    with onnx.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return content.find(b"\n\x08location\x12") >= 0
+    if stored is None or hashlib.sha256(content).hexdigest() != stored.plan_sha256:
+        return None
+    return content, stored.build_seconds

@@ -11,6 +11,8 @@ import dataclasses
 import hashlib
 import json
 import os
+import shlex
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,6 +21,7 @@ from i2i_runtime.card import Card, decode
 from i2i_runtime.errors import ModelError, SinkError, system_reason
 
 MANIFEST_VERSION = 1
+PLAN_SUFFIXES = (".plan", ".engine")
 Library = Literal["tensorrt", "tensorrt_rtx"]
 
 
@@ -72,7 +75,8 @@ class Manifest:
         """Read a manifest, telling `where` it was found when something is wrong with it.
 
         Raises:
-            ModelError: no JSON, another version, a missing or unknown field, a wrong type, a broken card.
+            ModelError: no JSON, another version, a missing or unknown field, a wrong type, a broken card, a path or
+                control characters where a name belongs.
         """
         try:
             data = json.loads(text)
@@ -87,7 +91,36 @@ class Manifest:
             )
         if data.get("card") is not None:
             Card.from_json(json.dumps(data["card"]), where=f"{where}.card")
-        return decode(cls, data, where)
+        manifest = decode(cls, data, where)
+        # Messages show it as a part of a command to run.
+        if not is_file_name(manifest.onnx):
+            raise ModelError(
+                f"{where}.onnx: expected a file name without a folder and control characters, "
+                f"found {manifest.onnx[:80]!a}; build the plan again"
+            )
+        return manifest
+
+
+def is_file_name(text: str) -> bool:
+    r"""Whether `text` is the bare name of a file, on every system, that may be shown in a terminal.
+
+    >>> is_file_name("zebra 2.onnx"), is_file_name("../zebra.onnx"), is_file_name("a\nb")
+    (True, False, False)
+    """
+    # Control characters, lone surrogates (what Python makes of bytes that are no text), line separators.
+    unfit = any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in text)
+    return not (unfit or text in ("", ".", "..") or any(separator in text for separator in "/\\"))
+
+
+def rebuild_command(onnx: str, plan: str) -> str:
+    """The command that builds a plan of an ONNX file, to be pasted into a shell.
+
+    >>> rebuild_command("my zebra.onnx", "-z.plan")
+    "i2i-export 'my zebra.onnx' -o ./-z.plan"
+    """
+    # A name that begins with a dash would be taken for an option.
+    source, target = (shlex.quote(f"./{name}" if name.startswith("-") else name) for name in (onnx, plan))
+    return f"i2i-export {source} -o {target}"
 
 
 def manifest_path(plan: Path) -> Path:
@@ -156,7 +189,7 @@ def load_plan(plan: Path, trust: bool = False) -> tuple[bytes, Manifest | None]:
         if newest == manifest:
             raise ModelError(
                 f"{plan}: its SHA-256 is not the one in {manifest_path(plan).name}: it was cut off or altered; "
-                f"rebuild it: i2i-export {manifest.onnx} -o {plan.name}"
+                f"rebuild it: {rebuild_command(manifest.onnx, plan.name)}"
             )
         manifest = newest
     if not trust:

@@ -8,9 +8,12 @@ the interface reads these names.
 from __future__ import annotations
 
 import functools
+import os
 import re
 from collections import deque
 from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -156,8 +159,18 @@ def cuda_values(cuda: Any, result: tuple[Any, ...], doing: str) -> tuple[Any, ..
     code, *values = result
     if code != cuda.cudaError_t.cudaSuccess:
         _, text = cuda.cudaGetErrorString(code)
-        raise DeviceError(f"{doing}: CUDA failed ({text.decode() if text else code})")
+        hint = _driver_hint() if code == cuda.cudaError_t.cudaErrorInsufficientDriver else ""
+        raise DeviceError(f"{doing}: CUDA failed ({text.decode() if text else code}){hint}")
     return tuple(values)
+
+
+def _driver_hint() -> str:
+    """JetPack 6 has a driver for CUDA 12, and pip takes the newest cuda-bindings."""
+    try:
+        major = metadata.version("cuda-bindings").partition(".")[0]
+    except metadata.PackageNotFoundError:
+        return ""
+    return "; on JetPack 6: pip install 'cuda-bindings<13'" if major.isdigit() and int(major) >= 13 else ""
 
 
 def require_gpu() -> Gpu:
@@ -180,4 +193,18 @@ def gpu() -> Gpu | None:
     try:
         return require_gpu()
     except DeviceError:
+        return None
+
+
+def cache_folder() -> Path | None:
+    """$I2I_CACHE, $XDG_CACHE_HOME/i2i or ~/.cache/i2i, and in it `engines`; None for a user without a home."""
+    if own := os.environ.get("I2I_CACHE"):
+        return Path(own) / "engines"
+    shared = os.environ.get("XDG_CACHE_HOME", "")
+    # The XDG specification has relative paths ignored.
+    if Path(shared).is_absolute():
+        return Path(shared) / "i2i" / "engines"
+    try:
+        return Path.home() / ".cache" / "i2i" / "engines"
+    except RuntimeError:
         return None

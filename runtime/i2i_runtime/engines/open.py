@@ -6,6 +6,7 @@ from importlib import metadata
 from pathlib import Path
 
 from i2i_runtime.engines.base import Device, Engine
+from i2i_runtime.engines.manifest import PLAN_SUFFIXES
 from i2i_runtime.errors import DeviceError, ModelError, reason
 
 _ONE_OF_EACH = (
@@ -36,13 +37,13 @@ def open_engine(
     suffix = path.suffix.lower()
     if suffix == ".onnx":
         return _open_onnx(path, device, threads)
-    if suffix in (".plan", ".engine"):
+    if suffix in PLAN_SUFFIXES:
         return _open_plan(path, device, trust)
     if suffix == ".xml":
         return _open_openvino(path, device, threads)
     hint = "; export the checkpoint first: i2i-export" if suffix == ".pt" else ""
     raise ModelError(
-        f"{path}: expected an .onnx, .plan, .engine or .xml file, found {path.suffix or 'no suffix'}{hint}"
+        f"{path}: expected an .onnx, {', '.join(PLAN_SUFFIXES)} or .xml file, found {path.suffix or 'no suffix'}{hint}"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openvino as ov
@@ -45,6 +46,8 @@ class OpenVinoEngine(Engine):
         properties: dict[str, str | int] = {"INFERENCE_PRECISION_HINT": "f32"}
         if threads is not None:
             properties["INFERENCE_NUM_THREADS"] = threads
+        self._compiled: Any = None
+        self._request: Any = None
         try:
             # Core.read_model tries every format that it knows on a file that is not its own, and prints what each says.
             reader = FrontEndManager().load_by_framework("ir")
@@ -53,7 +56,7 @@ class OpenVinoEngine(Engine):
             self._compiled = ov.Core().compile_model(model, "CPU", properties)
             self._request = self._compiled.create_infer_request()
         except Exception as error:  # RuntimeError mostly, also of pybind11's making
-            raise ModelError(f"{path}: not a model that OpenVINO can load ({_last_line(error)})") from error
+            raise ModelError(f"{path}: not a model that OpenVINO can load ({openvino_reason(error)})") from error
         if not (self._compiled.inputs and self._compiled.outputs):
             # What OpenVINO makes of any other XML file.
             raise ModelError(f"{path}: expected a model in OpenVINO's format, found one without input and output")
@@ -70,12 +73,17 @@ class OpenVinoEngine(Engine):
         try:
             results = self._request.infer(list(inputs), share_inputs=True, share_outputs=False)
         except Exception as error:
-            raise ModelError(f"{self.name}: inference failed ({_last_line(error)})") from error
+            raise ModelError(f"{self.name}: inference failed ({openvino_reason(error)})") from error
         return np.asarray(results[0])
 
+    def close(self) -> None:
+        """See `Closing`: both hold the `.bin` mapped, and Windows does not replace a mapped file."""
+        self._request = None
+        self._compiled = None
 
-def _last_line(error: Exception) -> str:
-    """OpenVINO says where in its source first, and what last."""
+
+def openvino_reason(error: Exception) -> str:
+    """Why OpenVINO failed, on one line: it says where in its source first, and what last."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return reason(Exception(lines[-1].strip() if lines else type(error).__name__))
 

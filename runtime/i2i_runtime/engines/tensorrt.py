@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import os
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -9,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from i2i_runtime.engines import nvinfer
-from i2i_runtime.engines.base import Engine, Tensor, TensorSpec
-from i2i_runtime.engines.manifest import Library, Manifest, load_plan
+from i2i_runtime.engines.base import Engine, Tensor, TensorSpec, shape_words
+from i2i_runtime.engines.manifest import Library, Manifest, load_plan, rebuild_command
 from i2i_runtime.errors import DeviceError, ModelError
 
 _RTX_MAGIC = b"vtrt"
@@ -29,7 +33,7 @@ class TensorRtEngine(Engine):
 
         Raises:
             ModelError: no plan, one that was altered, or one for another GPU or version; its library is missing.
-            DeviceError: there is no GPU.
+            DeviceError: there is no GPU, or none that TensorRT-RTX runs the plan on.
         """
         self.name = path.name
         self._buffers: dict[str, tuple[int, int]] = {}
@@ -52,18 +56,34 @@ class TensorRtEngine(Engine):
         # The runtime must outlive the engine, and the engine its context.
         self._runtime = runtime = trt.Runtime(logger)
         if hasattr(runtime, "get_engine_validity"):
-            _check_validity(trt, runtime, path, content)
+            _check_validity(trt, runtime, path, content, gpu)
         if manifest and manifest.version_compatible:
             # Such a plan brings its own lean runtime, which is host code.
             runtime.engine_host_code_allowed = True
         self._engine = engine = runtime.deserialize_cuda_engine(content)
         if engine is None:
-            raise ModelError(f"{path}: {nvinfer.LIBRARY_NAMES[library]} cannot load it ({self._messages.reason()})")
+            line = f"{path}: {nvinfer.LIBRARY_NAMES[library]} cannot load it on {gpu.name} ({self._messages.reason()})"
+            # The header of such a plan was checked: what is left is its compiler, which does not know every GPU.
+            raise DeviceError(f"{line}; run the .onnx") if library == "tensorrt_rtx" else ModelError(line)
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
         self.inputs = tuple(_spec(trt, engine, name, path) for name in inputs)
         self.outputs = tuple(_spec(trt, engine, name, path) for name in names if name not in inputs)
-        self._context = engine.create_execution_context()
+        self._kernels = _kernels_file(manifest, gpu, str(trt.__version__)) if manifest else None
+        self._runtime_cache: Any = None
+        self._runtime_config = runtime_config = None
+        if self._kernels and hasattr(engine, "create_runtime_config"):
+            self._runtime_config = runtime_config = engine.create_runtime_config()
+            # TensorRT has no such cache: its plans hold compiled kernels.
+            if hasattr(runtime_config, "create_runtime_cache"):
+                self._runtime_cache = _use_runtime_cache(runtime_config, self._kernels)
+                # That old kernels were refused explains no later failure.
+                self._messages.clear()
+        self._context = (
+            engine.create_execution_context()
+            if self._runtime_cache is None
+            else engine.create_execution_context(runtime_config)
+        )
         if self._context is None:
             raise ModelError(f"{path}: no room to run it on {gpu.name} ({self._messages.reason()})")
         self.provider = f"{nvinfer.LIBRARY_NAMES[library]} {trt.__version__} on {gpu.name}"
@@ -96,15 +116,21 @@ class TensorRtEngine(Engine):
         return received[0]
 
     def close(self) -> None:
-        """See `Closing`: free the buffers, the stream and what TensorRT holds."""
+        """See `Closing`: free the buffers, the stream and what TensorRT holds; keep the kernels that were compiled."""
         if self._stream is None:
             return
+        if self._kernels and hasattr(self._runtime_cache, "serialize"):
+            # They save the next start its time, and their loss costs no more. After a CUDA error this raises too.
+            with contextlib.suppress(Exception):
+                _write_kernels(self._kernels, bytes(self._runtime_cache.serialize()))
         for address, _ in self._buffers.values():
             self._cuda.cudaFree(address)
         self._buffers.clear()
         self._cuda.cudaStreamDestroy(self._stream)
         self._stream = None
         self._context = None
+        self._runtime_cache = None
+        self._runtime_config = None
         self._engine = None
         self._runtime = None
 
@@ -117,18 +143,20 @@ class TensorRtEngine(Engine):
         smallest, _, largest = (tuple(shape) for shape in engine.get_tensor_profile_shape(spec.name, 0))
         if any(not low <= found <= high for low, found, high in zip(smallest, tensor.shape, largest, strict=True)):
             raise ModelError(
-                f"{self.name}: input {spec.name}: expected a shape from {_words(smallest)} to {_words(largest)}, "
-                f"found {_words(tensor.shape)}; build the plan for a wider range"
+                f"{self.name}: input {spec.name}: expected a shape from {shape_words(smallest)} to "
+                f"{shape_words(largest)}, found {shape_words(tensor.shape)}; build the plan for a wider range"
             )
         if not context.set_input_shape(spec.name, tensor.shape):
-            raise ModelError(f"{self.name}: the shape {_words(tensor.shape)} is refused ({self._messages.reason()})")
+            raise ModelError(
+                f"{self.name}: the shape {shape_words(tensor.shape)} is refused ({self._messages.reason()})"
+            )
 
     def _output_shape(self, spec: TensorSpec) -> tuple[int, ...]:
         context = self._context
         shape = tuple(context.get_tensor_shape(spec.name))
         if any(length < 0 for length in shape):
             raise ModelError(
-                f"{self.name}: output {spec.name}: its shape {_words(shape)} depends on the picture's values"
+                f"{self.name}: output {spec.name}: its shape {shape_words(shape)} depends on the picture's values"
             )
         return shape
 
@@ -157,10 +185,23 @@ def _library_of(content: bytes) -> Library:
 
 def _check_version(path: Path, manifest: Manifest, version: str) -> None:
     """A plan runs in the version that built it; a version compatible one in later versions of the same major number."""
-    built = manifest.library_version
-    same_major = built.partition(".")[0] == version.partition(".")[0]
-    if built != version and not (manifest.version_compatible and same_major):
+    built, here = _release(manifest.library_version), _release(version)
+    is_later = built[:1] == here[:1] != () and built <= here
+    if manifest.library_version != version and not (manifest.version_compatible and is_later):
         raise _built_for_another(path, manifest, version)
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """The numbers that a version begins with, without zeros at the end.
+
+    >>> _release("10.3.0.post1"), _release("10.16.1.11"), _release("10.3+jp6"), _release("unknown")
+    ((10, 3), (10, 16, 1, 11), (10, 3), ())
+    """
+    numbers = re.match(r"[0-9]+(\.[0-9]+)*", version)
+    release = [int(number) for number in numbers[0].split(".")] if numbers else []
+    while release and release[-1] == 0:
+        release.pop()
+    return tuple(release)
 
 
 def _check_gpu(path: Path, manifest: Manifest, gpu: nvinfer.Gpu) -> None:
@@ -176,19 +217,56 @@ def _built_for_another(path: Path, manifest: Manifest, found: str) -> ModelError
     target = manifest.compute_capability or "any"
     return ModelError(
         f"{path}: built with {library} {manifest.library_version} for compute capability {target}, this is {found}; "
-        f"rebuild it: i2i-export {manifest.onnx} -o {path.name}, or try it with --trust-engine"
+        f"rebuild it: {rebuild_command(manifest.onnx, path.name)}, or try it with --trust-engine"
     )
 
 
-def _check_validity(trt: ModuleType, runtime: Any, path: Path, content: bytes) -> None:
+def _check_validity(trt: ModuleType, runtime: Any, path: Path, content: bytes, gpu: nvinfer.Gpu) -> None:
     """TensorRT-RTX tells from a plan's header whether it can load it here."""
     validity, diagnostics = runtime.get_engine_validity(content[: runtime.engine_header_size])
     if validity == trt.EngineValidity.INVALID:
         names = [name for name, flag in trt.EngineInvalidityDiagnostics.__members__.items() if int(flag) & diagnostics]
-        raise ModelError(
-            f"{path}: this TensorRT-RTX {trt.__version__} cannot run it ({', '.join(names) or 'it does not say why'}); "
-            f"rebuild it from its ONNX file with i2i-export"
+        line = (
+            f"{path}: this TensorRT-RTX {trt.__version__} cannot run it ({', '.join(names) or 'it does not say why'})"
         )
+        # The rest is about this machine: an unknown GPU, an old driver, no room.
+        if names and not {"VERSION_MISMATCH", "MALFORMED_ENGINE"} & set(names):
+            raise DeviceError(f"{line} on {gpu.name}, {gpu.compute_capability}; run the .onnx")
+        raise ModelError(f"{line}; rebuild it from its ONNX file with i2i-export")
+
+
+def _kernels_file(manifest: Manifest, gpu: nvinfer.Gpu, version: str) -> Path | None:
+    """Where the kernels are kept that TensorRT-RTX compiles of a plan on a GPU; None without a cache."""
+    folder = nvinfer.cache_folder()
+    if folder is None:
+        return None
+    kind = "\n".join((manifest.plan_sha256, gpu.name, gpu.compute_capability, version))
+    return folder / f"{hashlib.sha256(kind.encode()).hexdigest()[:32]}.kernels"
+
+
+def _use_runtime_cache(runtime_config: Any, kernels: Path) -> Any:
+    """A cache for compiled kernels, with those of earlier processes in it; None if it is refused."""
+    runtime_cache = runtime_config.create_runtime_cache()
+    if runtime_cache is None:
+        return None
+    with contextlib.suppress(OSError):
+        # It checks itself whether they fit this machine, and stays empty if not.
+        runtime_cache.deserialize(kernels.read_bytes())
+    return runtime_cache if runtime_config.set_runtime_cache(runtime_cache) else None
+
+
+def _write_kernels(kernels: Path, content: bytes) -> None:
+    """Move the kernels into their place in one step: other processes may run the same plan."""
+    if kernels.is_file() and kernels.read_bytes() == content:
+        return
+    # What lies here will run on the GPU: nobody else may put it there.
+    kernels.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    beside = kernels.with_name(f".{kernels.name}.{os.getpid()}.partial")
+    try:
+        beside.write_bytes(content)
+        beside.replace(kernels)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def _spec(trt: ModuleType, engine: Any, name: str, path: Path) -> TensorSpec:
@@ -208,7 +286,3 @@ def _spec(trt: ModuleType, engine: Any, name: str, path: Path) -> TensorSpec:
         raise ModelError(f"{path}: tensor {name}: expected plain rows of values on the GPU; build it with i2i-export")
     shape = tuple(None if length < 0 else length for length in engine.get_tensor_shape(name))
     return TensorSpec(name=name, shape=shape, dtype=np.dtype(dtype))
-
-
-def _words(shape: tuple[int, ...]) -> str:
-    return "x".join("?" if length < 0 else str(length) for length in shape)

@@ -18,11 +18,12 @@ from i2i_runtime.sources.base import Source, StreamInfo
 class ImagesSource(Source):
     """Each picture once, in natural order; unreadable ones are skipped and named."""
 
-    def __init__(self, where: str) -> None:
+    def __init__(self, where: str, at_most: int | None = None) -> None:
         """Find the pictures.
 
         Args:
             where: a folder, a picture, or a glob pattern such as `pictures/*.jpg`.
+            at_most: take this many at most, evenly spaced over all that are there.
 
         Raises:
             SourceError: nothing there.
@@ -40,6 +41,8 @@ class ImagesSource(Source):
         if not self._files:
             kinds = " ".join(sorted(IMAGE_SUFFIXES))
             raise SourceError(f"{where}: expected pictures ({kinds}), found none")
+        if at_most is not None:
+            self._files = self._files[:: -(-len(self._files) // at_most)]
         self._names = _distinct_names(self._files)
         self.skipped = []
         self.info = StreamInfo(name=path.stem, is_live=False, frame_count=len(self._files))
