@@ -132,9 +132,10 @@ def out_of_range(model: onnx.ModelProto, inputs: Sequence[Inputs], limit: float 
     That is values beyond `limit`, or tensors whose largest value is below `SMALLEST`.
     """
     largest: dict[str, float] = {}
+    may_be_small: set[str] = set()
 
     def watch(node: onnx.NodeProto, name: str, result: NDArray[Any]) -> None:
-        if result.dtype == np.float32 and result.size and result.ndim > 1:
+        if result.dtype == np.float32 and result.size:
             # Unlike max, np.maximum passes NaN on.
             largest[name] = float(np.maximum(largest.get(name, 0.0), np.abs(result).max()))
 
@@ -143,13 +144,16 @@ def out_of_range(model: onnx.ModelProto, inputs: Sequence[Inputs], limit: float 
         engine.trace(arrays, watch)
     for tensor in model.graph.initializer:
         array = numpy_helper.to_array(tensor)
-        # Small biases beside large sums are no loss.
-        if array.dtype == np.float32 and array.ndim > 1:
+        if array.dtype == np.float32 and array.size:
             largest[tensor.name] = float(np.abs(array).max())
+            if array.ndim < 2:
+                # Small biases beside large sums are no loss.
+                may_be_small.add(tensor.name)
     islands = []
     for node in model.graph.node:
-        peaks = [largest[name] for name in (*node.input, *node.output) if name in largest]
-        highest, lowest = float(np.max(peaks, initial=0.0)), min((peak for peak in peaks if peak > 0), default=1.0)
+        peaks = {name: largest[name] for name in (*node.input, *node.output) if name in largest}
+        highest = float(np.max(list(peaks.values()), initial=0.0))
+        lowest = min((peak for name, peak in peaks.items() if peak > 0 and name not in may_be_small), default=1.0)
         if not highest <= limit:  # NaN too
             islands.append(Island(node=node.name, reason=f"values up to {highest:.3g}"))
         elif lowest < SMALLEST:

@@ -89,9 +89,9 @@ def _plan(path: Path) -> Facts:
 
 def _who_runs(manifest: Manifest) -> str:
     library = nvinfer.LIBRARY_NAMES[manifest.library]
-    version = (
-        f"{manifest.library_version.partition('.')[0]}.x" if manifest.version_compatible else manifest.library_version
-    )
+    version = manifest.library_version
+    if manifest.version_compatible:
+        version += f" or a later {version.partition('.')[0]}.x"
     gpus = (
         "every GPU from compute capability 8.0 on"
         if manifest.hardware_compatible

@@ -180,9 +180,9 @@ def test_the_proof_runs_at_all_sizes_and_as_a_batch(resnet, tmp_path, monkeypatc
         (("--dynamic", "--min-size", 4), "--min-size 4x4: resnet_1blocks takes multiples of 4 from 8 on"),
         (("--dynamic", "--max-size", 98), "--max-size 98x98: resnet_1blocks takes multiples of 4"),
         (("--dynamic", "--size", 50), "--size 50x50: resnet_1blocks takes multiples of 4"),
-        (("--min-size", 16), "--min-size, --max-size and --max-batch: expected --dynamic beside them"),
-        (("--max-size", 64), "expected --dynamic beside them"),
-        (("--max-batch", 2), "expected --dynamic beside them"),
+        (("--min-size", 16), "--min-size: expected --dynamic beside it"),
+        (("--max-size", 64), "expected --dynamic beside it"),
+        (("--max-batch", 2), "expected --dynamic beside it"),
     ],
 )
 def test_sizes_that_do_not_fit_are_one_line(resnet, tmp_path, arguments, message):

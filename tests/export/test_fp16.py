@@ -482,12 +482,12 @@ def test_a_generator_that_half_precision_breaks_is_right_with_a_few_layers_in_fl
 
     assert quality(to_fp16(model)) < 20
 
-    typed, islands = within_range(model, inputs, lambda typed: quality(typed) >= 45)
+    typed, islands = within_range(model, inputs, lambda typed: None if quality(typed) >= 45 else inputs[0])
 
     assert quality(typed) >= 45
     assert 0 < len(islands) <= len(model.graph.node) / 2, islands
     assert {island.node for island in islands} < {node.name for node in model.graph.node}
-    assert all(island.reason.startswith(("values up to ", "adds ")) for island in islands)
+    assert all(island.reason.startswith(("values up to ", "no value above ", "adds ")) for island in islands)
     assert FP16 in tensor_types(typed).values()
 
 
@@ -520,7 +520,9 @@ def test_a_generator_that_half_precision_does_not_break_has_no_islands(generator
     wanted = onnx_runtime(model, *inputs[0])
 
     typed, islands = within_range(
-        model, inputs, lambda typed: psnr(wanted, EmulatedEngine(typed, "t").run(*inputs[0])) > 45
+        model,
+        inputs,
+        lambda typed: None if psnr(wanted, EmulatedEngine(typed, "t").run(*inputs[0])) > 45 else inputs[0],
     )
 
     assert islands == []
@@ -559,9 +561,9 @@ def test_giving_up_returns_the_last_try(resnet):
     model, inputs = resnet
     tries = []
 
-    typed, islands = within_range(model, inputs[:1], lambda typed: tries.append(typed) or False)
+    typed, islands = within_range(model, inputs[:1], lambda typed: tries.append(typed) or inputs[0])
 
-    assert 1 < len(tries) <= 5
+    assert 1 < len(tries) <= len(model.graph.node) + 1
     kept = {island.node for island in islands}
     assert typed.SerializeToString(deterministic=True) == to_fp16(model, kept).SerializeToString(deterministic=True)
 

@@ -166,7 +166,8 @@ def search(monkeypatch):
         """`figures`: quality by the number of layers in float32. Layer n alone in INT8 is at n dB."""
         monkeypatch.setattr(int8, "convolutions", lambda model: [f"c{n}" for n in range(names)])
         monkeypatch.setattr(int8, "tensor_ranges", lambda model, inputs, calibration: None)
-        monkeypatch.setattr(int8, "to_int8", lambda model, ranges, only=(), keep=(): (only, keep))
+        monkeypatch.setattr(int8, "to_int8", lambda model, ranges, only=(), keep=(), with_outputs=True: (only, keep))
+        monkeypatch.setattr(int8, "_outermost", lambda model: ["c0", f"c{names - 1}"])
         return int8.good_enough(
             None,
             [],
