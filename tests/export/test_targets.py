@@ -568,3 +568,78 @@ def test_a_graph_that_was_saved_with_another_card_keeps_it(zebra, tmp_path):
     export(tmp_path / "horses.onnx", tmp_path / "horses.plan", *RTX)
 
     assert read_manifest(tmp_path / "horses.plan").card == card
+
+
+# what the options allow
+
+
+def nan_weights(generator: torch.nn.Module) -> None:
+    next(module for module in generator.modules() if isinstance(module, torch.nn.Conv2d)).weight[0] = torch.nan
+
+
+@pytest.mark.parametrize("arguments", [(), ("--fp16",)])
+@pytest.mark.parametrize("graph_io", ["float", "uint8"])
+def test_weights_that_are_no_numbers_pass_in_no_precision(tmp_path, graph_io, arguments):
+    """Grey levels hide NaN: both sides of the comparison would be black."""
+    checkpoint = save_untrained(tmp_path / "last.pt", change=nan_weights)
+
+    finished = here("i2i-export", checkpoint, "-o", tmp_path / "model.onnx", "--io", graph_io, *arguments)
+
+    assert finished.returncode == 4
+    assert "the generator returns NaN or infinity" in the_error_line(finished)
+    assert not (tmp_path / "model.onnx").exists()
+
+
+def test_a_tolerance_stands_beside_the_usual_psnr(checkpoint, tmp_path):
+    export(checkpoint, tmp_path / "model.onnx", "--fp16", "--tolerance", 0.5)
+
+    assert {(r.tolerance, r.min_psnr_db) for r in card_in(tmp_path / "model.onnx").parity} == {(0.5, 45.0)}
+
+
+def test_a_psnr_stands_beside_the_usual_tolerance(checkpoint, tmp_path):
+    export(checkpoint, tmp_path / "model.onnx", "--min-psnr", 90)
+
+    assert {(r.tolerance, r.min_psnr_db) for r in card_in(tmp_path / "model.onnx").parity} == {(1e-4, 90.0)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--workspace", 64), "--workspace: it is for plans"),
+        (("--no-cache",), "--no-cache: it is for plans"),
+        (("--calibration", "entropy"), "--calibration: expected --int8"),
+        (("--max-batch", 2), "--max-batch: expected --dynamic"),
+        (("--fp16", "--int8"), "--fp16 and --int8: expected one of them"),
+        (("--info",), "--info shows what FILE is"),
+    ],
+)
+def test_an_option_without_effect_is_refused(checkpoint, tmp_path, arguments, message):
+    finished = here("i2i-export", checkpoint, "-o", tmp_path / "model.onnx", *arguments)
+
+    assert finished.returncode == 2
+    assert message in the_error_line(finished)
+    assert files(tmp_path) == []
+
+
+@needs_rtx
+def test_the_sizes_of_a_dynamic_onnx_file_without_a_card_are_given(tmp_path):
+    source = negative_model(tmp_path / "model.onnx", make_card(None), bare=True)
+
+    refused = here("i2i-export", source, "-o", tmp_path / "model.plan", *RTX)
+    sizes = ("--dynamic", "--size", 32, "--max-size", "48x64")
+    export(source, tmp_path / "model.plan", *RTX, *sizes)
+
+    assert refused.returncode == 2
+    assert "give --dynamic --size N" in the_error_line(refused)
+    (shape,) = read_manifest(tmp_path / "model.plan").shapes
+    assert (shape.smallest, shape.typical, shape.largest) == ((1, 3, 16, 16), (1, 3, 32, 32), (1, 3, 48, 64))
+
+
+def test_of_many_pictures_some_from_all_over_are_taken(checkpoint, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    for number in range(70):
+        write_image(tmp_path / "pictures" / f"{number:03}.png", drawing(number, 20, 30))
+
+    export(checkpoint, tmp_path / "model.onnx", "--pictures", tmp_path / "pictures")
+
+    assert card_in(tmp_path / "model.onnx").parity[0].pictures == 24
