@@ -107,14 +107,14 @@ class Row:
     plan_mb: float | None = None
 
 
-def rows(full: bool, only: str | None) -> Iterator[Row]:
+def rows(full: bool, only: str | None, precisions: Sequence[Precision]) -> Iterator[Row]:
     """Export and build, one row after the other."""
     for generator, is_dynamic in itertools.product(GENERATORS, (False, True)):
         if only is not None and only not in generator.name:
             continue
         trained = untrained(generator, full)
         graph: onnx.ModelProto | None = None
-        for precision in PRECISIONS:
+        for precision in precisions:
             with tempfile.TemporaryDirectory() as folder:
                 request = Request(
                     output=Path(folder, "model.plan"),
@@ -221,12 +221,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--full", action="store_true", help="the papers' widths: about half an hour, 8 GiB")
     parser.add_argument("--only", help="generators whose name has this in it")
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="these only")
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--markdown", type=Path, help="write the table here")
     options = parser.parse_args(arguments)
 
     began = time.monotonic()
-    found = list(rows(options.full, options.only))
+    found = list(rows(options.full, options.only, options.precisions))
     table = Table(
         title=f"{'Full' if options.full else 'Small'} widths, initial weights, {time.monotonic() - began:.0f} s"
     )

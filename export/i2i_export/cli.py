@@ -81,7 +81,7 @@ _DYNAMIC_ONLY = ("min_size", "max_size", "max_batch")
     help="Of somebody else's checkpoint: what its keys do not tell, such as resnet_9blocks,norm=batch or labels=35.",
 )
 @click.option("--pictures", metavar="DIR|GLOB", help="Pictures for the proof; by default those in the checkpoint.")
-@click.option("--tolerance", type=click.FloatRange(min=0), help="Largest difference that passes [fp32 1e-4; uint8 1].")
+@click.option("--tolerance", type=click.FloatRange(min=0), help="Largest difference that passes [1e-4; uint8 1].")
 @click.option("--min-psnr", type=click.FloatRange(min=0), metavar="DB", help="Lowest PSNR [fp16 45; int8 35].")
 @click.option("--workspace", type=click.IntRange(min=1), metavar="MIB", help="Plans: GPU memory for scratch space.")
 @click.option("--optimization-level", type=click.IntRange(0, 5), help="Plans: 0 builds fastest, 5 searches longest.")

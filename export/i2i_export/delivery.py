@@ -246,7 +246,7 @@ def _device_command(graph: str, request: Request) -> str:
 def _gate(card: Card, request: Request, *, is_plan: bool | None = None) -> Gate:
     assert card.export is not None
     return default_gate(
-        card.export,
+        card,
         max_abs=request.tolerance,
         min_psnr_db=request.min_psnr,
         is_plan=request.target in targets.PLANS if is_plan is None else is_plan,

@@ -76,7 +76,7 @@ def _prove(source: Path, staged: Path, card: Card | None, request: Request) -> N
         where, size = request.pictures, sizes.typical_size(card)
         examples = read_pictures(where, card, size) if where else drawn_pictures(card, size)
         gate = default_gate(
-            card.export,
+            card,
             max_abs=request.tolerance,
             min_psnr_db=request.min_psnr,
             is_plan=request.target in targets.PLANS,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+import click
 import onnx
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType
@@ -173,6 +174,7 @@ def good_enough(
         return graph, kept
     first = found
     rest = [name for name in names if name not in kept]
+    click.echo(f"int8: {first:.1f} dB of {enough:g}; trying {len(rest)} convolutions one by one ...", err=True)
     # How good the graph is with this convolution alone in INT8.
     alone = {name: quick_psnr(to_int8(model, ranges, only=[name], with_outputs=with_outputs)) for name in rest}
     by_harm = sorted(rest, key=alone.__getitem__)
