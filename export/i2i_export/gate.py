@@ -38,8 +38,8 @@ def default_gate(
 ) -> Gate:
     """The gate of a precision, with what the user decided in its place or beside it.
 
-    FP32 repeats PyTorch but for the order of sums; pix2pixHD's are of 9,216 products, and in full width ONNX Runtime was
-    1.7e-4 from float64 where PyTorch was 0.3e-4. FP16 costs trained generators 58 to 68 dB, and 45 dB is one grey
+    FP32 repeats PyTorch but for the order of sums; pix2pixHD's are of 9,216 products, and in full width ONNX Runtime
+    was 1.7e-4 from float64 where PyTorch was 0.3e-4. FP16 costs trained generators 58 to 68 dB, and 45 dB is one grey
     level in 256 at most pixels. INT8 at 35 dB is where differences begin to be seen side by side. A plan's kernels may
     transform convolutions (Winograd), so FP32 has 60 dB there instead.
     """
