@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# A worker for each core, up to four: each holds PyTorch and compiles nothing twice that a file's tests share.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo test test-slow check bench clean
 
@@ -28,10 +30,10 @@ demo: $(INSTALLED)
 	$(BIN)/python docs/demo.py --out demo-results
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-slow: $(INSTALLED)
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(BIN)/python -m pytest $(PARALLEL) -m "slow or not slow"
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -50,7 +50,10 @@ class OnnxRuntimeEngine(Engine):
             # ONNX Runtime goes on without the provider it was asked for; a silent fall to the CPU is 50 times slower.
             raise DeviceError(f"{path}: expected {providers[0]}, ONNX Runtime fell back to {running}; use --device cpu")
         self.provider = f"ONNX Runtime {running.removesuffix('ExecutionProvider')}"
-        card_text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        try:
+            card_text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        except UnicodeDecodeError as error:
+            raise ModelError(f"{path}: its metadata is no text ({reason(error)}); export the model again") from error
         self.card = Card.from_json(card_text, where=str(path)) if card_text else None
         self.inputs = tuple(_spec(node, path) for node in self._session.get_inputs())
         self.outputs = tuple(_spec(node, path) for node in self._session.get_outputs())
