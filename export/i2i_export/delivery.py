@@ -18,7 +18,16 @@ from i2i_export.gate import Gate, default_gate
 from i2i_export.graph import PICTURE_IO, build_graph, exported_card, save_with_card
 from i2i_export.int8 import good_enough
 from i2i_export.onnx_file import tensors
-from i2i_export.parity import Array, Case, Example, NotFiniteError, engine_inputs, measure_parity, save_strip
+from i2i_export.parity import (
+    Case,
+    Example,
+    Inputs,
+    NotFiniteError,
+    engine_inputs,
+    measure_parity,
+    save_strip,
+    worst_psnr,
+)
 from i2i_export.proof import drawn_pictures, read_pictures
 from i2i_export.reference import torch_reference
 from i2i_export.report import say_written, show_parity
@@ -92,7 +101,7 @@ def deliver_graph(
         See `deliver_checkpoint`.
     """
     with staging(request.output) as folder:
-        proof = _Proof(trained, card, examples, _gate(card, request, is_plan=False), folder)
+        proof = _Proof(trained, card, examples, default_gate(card, request, is_plan=False), folder)
         model, card = _in_precision(model, card, proof, request)
         return _deliver(model, card, proof, request, folder)
 
@@ -131,16 +140,7 @@ class _Proof:
         if self.worst is None or record.worst_psnr_db < self.worst[0]:
             self.worst = record.worst_psnr_db, case
 
-    def psnr(self, engine: Engine, card: Card, examples: Sequence[Example], *, at_every_size: bool = False) -> float:
-        """PSNR in dB of the worst of some examples, without a record; minus infinity where the engine fails."""
-        try:
-            record, _ = measure_parity(self.reference, engine, card, examples, self.gate, at_every_size=at_every_size)
-        except NotFiniteError:
-            return float("-inf")
-        assert record.worst_psnr_db is not None
-        return record.worst_psnr_db
-
-    def any_inputs(self, card: Card) -> tuple[Array, ...]:
+    def any_inputs(self, card: Card) -> Inputs:
         """One example as an engine takes it."""
         return next(engine_inputs(card, self.examples[:1], at_every_size=False))
 
@@ -158,7 +158,7 @@ class _Trial:
         self.found: tuple[ParityRecord, Case] | None = None
         self._proof, self._card = proof, card
 
-    def __call__(self, typed: onnx.ModelProto) -> tuple[Array, ...] | None:
+    def __call__(self, typed: onnx.ModelProto) -> Inputs | None:
         """The inputs on which a graph is worst, if that is not good enough."""
         proof = self._proof
         try:
@@ -181,7 +181,7 @@ def _in_precision(model: onnx.ModelProto, card: Card, proof: _Proof, request: Re
     if request.precision == "fp16":
         around = [node.name for node in model.graph.node if node.name.startswith(PICTURE_IO)]
 
-        inputs = list(engine_inputs(card, examples, at_every_size=True))
+        inputs = list(engine_inputs(card, examples))
         trial = _Trial(proof, card)
         model, islands = within_range(model, inputs, trial, keep=around)
         for island in islands:
@@ -194,18 +194,22 @@ def _in_precision(model: onnx.ModelProto, card: Card, proof: _Proof, request: Re
     elif request.precision == "int8":
         # Never proven on the pictures that set the ranges.
         for_ranges, examples = examples[::2], _for_proof(proof, request)
+        inputs = list(engine_inputs(card, for_ranges))
+        answered = [(arrays, proof.reference(*arrays)) for arrays in inputs]
+        # One picture, in all its styles, at the typical size.
+        few = len(list(engine_inputs(card, for_ranges[:1], at_every_size=False)))
 
         def psnr(quantised: onnx.ModelProto) -> float:
             with proof.onnx_runtime(quantised, card) as engine:
-                return proof.psnr(engine, card, for_ranges, at_every_size=True)
+                return worst_psnr(engine, card, answered)
 
         def quick_psnr(quantised: onnx.ModelProto) -> float:
             with proof.onnx_runtime(quantised, card) as engine:
-                return proof.psnr(engine, card, for_ranges[:1])
+                return worst_psnr(engine, card, answered[:few])
 
         model, kept = good_enough(
             model,
-            list(engine_inputs(card, for_ranges, at_every_size=True)),
+            inputs,
             psnr,
             quick_psnr,
             proof.gate.min_psnr_db or 0.0,
@@ -243,16 +247,6 @@ def _device_command(graph: str, request: Request) -> str:
     return shlex.join(map(str, words))
 
 
-def _gate(card: Card, request: Request, *, is_plan: bool | None = None) -> Gate:
-    assert card.export is not None
-    return default_gate(
-        card,
-        max_abs=request.tolerance,
-        min_psnr_db=request.min_psnr,
-        is_plan=request.target in targets.PLANS if is_plan is None else is_plan,
-    )
-
-
 def _for_proof(proof: _Proof, request: Request) -> Sequence[Example]:
     """All examples, or of INT8 those that did not set the ranges."""
     return proof.examples[1::2] if request.precision == "int8" else proof.examples
@@ -278,14 +272,15 @@ def _deliver(model: onnx.ModelProto, card: Card, proof: _Proof, request: Request
                 f"{name}: not built, {obstacle}; its graph is proven and written: on the device run "
                 f"{_device_command(graph.name, request)}"
             )
-        targets.write(graph, staged, request.target, card, request.build, request.use_cache)
+        targets.write(graph, staged, request.target, card, tensors(model)[0], request.build, request.use_cache)
         with targets.opened(staged, request.target) as engine:
             if engine is not None:
-                proof.gate = _gate(card, request)
+                proof.gate = default_gate(card, request, is_plan=request.target in targets.PLANS)
                 proof.measure(engine, card, _for_proof(proof, request))
-        # Only now: OpenVINO holds a file that it runs.
-        card = replace(card, parity=tuple(proof.records))
-        targets.set_card(staged, request.target, card)
+        if engine is not None:
+            # Only now: OpenVINO holds a file that it runs.
+            card = replace(card, parity=tuple(proof.records))
+            targets.set_card(staged, request.target, card)
         if request.target == "openvino":
             graph.unlink()
     show_parity(proof.records, card)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from i2i_export.emulation import EmulatedEngine, tensor_types
+from i2i_export.parity import Inputs
 
 LARGEST = 65504.0
 """The largest finite FP16 number."""
@@ -27,8 +28,6 @@ SMALLEST = 2.0**-10
 """A tensor without larger values loses them: below 2^-14 FP16 has fewer digits, below 2^-24 none."""
 _SAMPLES = 20_000
 """Values of each tensor that are compared; a tensor may have a hundred million."""
-
-Inputs = tuple[NDArray[Any], ...]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,6 +33,7 @@ def deliver_onnx(source: Path, request: Request) -> None:
     """
     began = time.monotonic()
     model, card = read_graph(source)
+    inputs, outputs = tensors(model)
     weights = external_files(model, source)
     profile = sizes.requested_profile(request)
     if profile is not None and card is not None and card.export is not None:
@@ -49,12 +50,12 @@ def deliver_onnx(source: Path, request: Request) -> None:
     else:
         with staging(request.output) as folder:
             staged = folder / request.output.name
-            targets.write(source, staged, request.target, card, request.build, request.use_cache, profile)
+            targets.write(source, staged, request.target, card, inputs, request.build, request.use_cache, profile)
             _prove(source, staged, card, request)
             move_into_place(folder, request.output)
         made = request.output
     if request.triton is not None:
-        add_to_repository(request.triton, made, card, *tensors(model))
+        add_to_repository(request.triton, made, card, inputs, outputs)
     if request.target != "onnx":
         say_written(request.output, began)
 
@@ -75,12 +76,7 @@ def _prove(source: Path, staged: Path, card: Card | None, request: Request) -> N
             return
         where, size = request.pictures, sizes.typical_size(card)
         examples = read_pictures(where, card, size) if where else drawn_pictures(card, size)
-        gate = default_gate(
-            card,
-            max_abs=request.tolerance,
-            min_psnr_db=request.min_psnr,
-            is_plan=request.target in targets.PLANS,
-        )
+        gate = default_gate(card, request, is_plan=request.target in targets.PLANS)
         with reference:
             record, _ = measure_parity(reference.run, engine, card, examples, gate)
     show_parity([record], card, against=source.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from i2i_export.request import Request
 from i2i_runtime.card import Card, ParityRecord
 
 
@@ -30,12 +31,10 @@ class Gate:
         """What a record that does not pass lacks, for a message."""
         if self.max_abs is not None and record.max_abs > self.max_abs:
             return f"differs by {record.max_abs:.3g}, expected at most {self.max_abs:g}"
-        return f"is {record.worst_psnr_db:.1f} dB from the original on its worst, expected {self.min_psnr_db:g} dB"
+        return f"is {record.worst_psnr_db:.1f} dB away on its worst picture, expected {self.min_psnr_db:g} dB"
 
 
-def default_gate(
-    card: Card, *, max_abs: float | None = None, min_psnr_db: float | None = None, is_plan: bool = False
-) -> Gate:
+def default_gate(card: Card, request: Request, *, is_plan: bool) -> Gate:
     """The gate of a precision, with what the user decided in its place or beside it.
 
     FP32 repeats PyTorch but for the order of sums: 1e-4, but not with pix2pixHD, whose sums of 9,216 products differ by
@@ -46,6 +45,7 @@ def default_gate(
     """
     export = card.export
     assert export is not None
+    max_abs, min_psnr_db = request.tolerance, request.min_psnr
     if export.precision == "fp32" and not is_plan:
         if export.graph_io == "float" and card.generator.name in ("global", "local"):
             return Gate(max_abs=max_abs, min_psnr_db=80.0 if min_psnr_db is None else min_psnr_db)

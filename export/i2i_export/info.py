@@ -13,6 +13,7 @@ from i2i_export.staging import parts
 from i2i_runtime.card import Card
 from i2i_runtime.digest import file_sha256
 from i2i_runtime.engines import nvinfer
+from i2i_runtime.engines.base import shape_words
 from i2i_runtime.engines.manifest import Manifest, check_plan
 from i2i_runtime.errors import ModelError, UsageError
 
@@ -76,7 +77,7 @@ def _plan(path: Path) -> Facts:
         yield "sidecar", f"none: what built it is not known; {path.name} runs with --trust-engine only"
         return
     for shape in manifest.shapes:
-        yield f"input {shape.name}", " to ".join("x".join(map(str, s)) for s in (shape.smallest, shape.largest))
+        yield f"input {shape.name}", f"{shape_words(shape.smallest)} to {shape_words(shape.largest)}"
     yield "built from", f"{manifest.onnx}, SHA-256 {manifest.onnx_sha256}"
     yield "built by", f"{nvinfer.LIBRARY_NAMES[manifest.library]} {manifest.library_version} on {manifest.platform}"
     yield (
@@ -153,8 +154,8 @@ def _card(card: Card | None) -> Facts:
         if card.export.kept_fp32:
             yield "layers in FP32", ", ".join(card.export.kept_fp32)
         if (profile := card.export.profile) is not None:
-            low_side, high_side = ("x".join(map(str, sides)) for sides in (profile.smallest, profile.largest))
-            yield "profile", f"{low_side} to {high_side}, batch up to {profile.batch}"
+            range_of_sizes = f"{shape_words(profile.smallest)} to {shape_words(profile.largest)}"
+            yield "profile", f"{range_of_sizes}, batch up to {profile.batch}"
     for record in card.parity:
         yield (
             "proof",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,9 @@ from onnxruntime.quantization.calibrate import TensorsData, create_calibrator
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from i2i_export.graph import quiet
+from i2i_export.parity import Inputs
 from i2i_export.request import Calibration
 from i2i_runtime.errors import ModelError
-
-Inputs = tuple[NDArray[Any], ...]
 
 _METHODS = {"percentile": CalibrationMethod.Percentile, "entropy": CalibrationMethod.Entropy}
 _PERCENTILE = 99.99
@@ -168,7 +168,8 @@ def good_enough(
     names = convolutions(model)
     kept = _outermost(model)
     ranges = tensor_ranges(model, inputs, calibration)
-    found = psnr(graph := to_int8(model, ranges, keep=kept, with_outputs=with_outputs))
+    quantised = partial(to_int8, model, ranges, with_outputs=with_outputs)
+    found = psnr(graph := quantised(keep=kept))
     enough = min_psnr_db + MARGIN_DB
     if found >= enough:
         return graph, kept
@@ -176,13 +177,13 @@ def good_enough(
     rest = [name for name in names if name not in kept]
     click.echo(f"int8: {first:.1f} dB of {enough:g}; trying {len(rest)} convolutions one by one ...", err=True)
     # How good the graph is with this convolution alone in INT8.
-    alone = {name: quick_psnr(to_int8(model, ranges, only=[name], with_outputs=with_outputs)) for name in rest}
+    alone = {name: quick_psnr(quantised(only=[name])) for name in rest}
     by_harm = sorted(rest, key=alone.__getitem__)
     most = int(len(names) * (1 - _SMALLEST_SHARE)) - len(kept)
     count = 1
     while count <= most:
         tried = kept + by_harm[:count]
-        found = psnr(graph := to_int8(model, ranges, keep=tried, with_outputs=with_outputs))
+        found = psnr(graph := quantised(keep=tried))
         if found >= enough:
             return graph, tried
         if count == most:

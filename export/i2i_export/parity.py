@@ -25,6 +25,8 @@ _WINDOW = 11
 """Pixels of SSIM's window (Wang et al. 2004)."""
 
 Array = NDArray[Any]
+Inputs = tuple[Array, ...]
+"""What an engine takes, in the order of its inputs."""
 Example = Mapping[str, Array]
 """`input` (c, h, w) float32 in the card's value range, or the int32 ids of a label map, with `instances` (1, h, w)."""
 Reference = Callable[..., Array]
@@ -39,7 +41,7 @@ class NotFiniteError(ModelError):
 class Case:
     """One input, as the engine takes it, and both results in the engine's type."""
 
-    inputs: tuple[Array, ...]
+    inputs: Inputs
     wanted: Array
     found: Array
 
@@ -50,8 +52,6 @@ def measure_parity(
     card: Card,
     examples: Sequence[Example],
     gate: Gate,
-    *,
-    at_every_size: bool = True,
 ) -> tuple[ParityRecord, Case]:
     """Run examples through both and compare; of a model with styles to choose from, every style.
 
@@ -63,7 +63,6 @@ def measure_parity(
         card: the exported model's card: its size, and whether it is a float or a uint8 graph.
         examples: inputs of any size; resized to the model's.
         gate: what the caller will accept; only recorded here.
-        at_every_size: False leaves a dynamic graph at its typical size.
 
     Returns:
         The record, and the case that fared worst.
@@ -76,8 +75,8 @@ def measure_parity(
     worst: tuple[float, Case] | None = None
     similarities = []
     peak = _peak(card)
-    for arrays in engine_inputs(card, examples, at_every_size=at_every_size):
-        case = _run(reference, engine, arrays)
+    for arrays in engine_inputs(card, examples):
+        case = _run(engine, arrays, reference(*arrays))
         difference = np.abs(case.wanted.astype(np.float64) - case.found)
         largest = max(largest, float(difference.max()))
         total += float(difference.sum())
@@ -106,8 +105,26 @@ def measure_parity(
     return record, worst[1]
 
 
-def _run(reference: Reference, engine: Engine, arrays: tuple[Array, ...]) -> Case:
-    wanted, found = reference(*arrays), engine.run(*arrays)
+def worst_psnr(engine: Engine, card: Card, answered: Sequence[tuple[Inputs, Array]]) -> float:
+    """PSNR in dB of the input that fares worst, for searches; minus infinity where the engine returns NaN.
+
+    Args:
+        engine: an exported model, running.
+        card: its card.
+        answered: inputs with the right results, which are the same for every model that is tried.
+    """
+    worst = math.inf
+    for arrays, wanted in answered:
+        try:
+            case = _run(engine, arrays, wanted)
+        except NotFiniteError:
+            return -math.inf
+        worst = min(worst, _psnr(_peak(card), float(np.square(case.wanted.astype(np.float64) - case.found).mean())))
+    return worst
+
+
+def _run(engine: Engine, arrays: Inputs, wanted: Array) -> Case:
+    found = engine.run(*arrays)
     if not np.isfinite(found).all():
         raise NotFiniteError(f"{engine.provider} returns NaN or infinity where it should not; nothing was written")
     if wanted.shape != found.shape:
@@ -115,8 +132,8 @@ def _run(reference: Reference, engine: Engine, arrays: tuple[Array, ...]) -> Cas
     return Case(inputs=arrays, wanted=wanted, found=found)
 
 
-def engine_inputs(card: Card, examples: Sequence[Example], *, at_every_size: bool) -> Iterator[tuple[Array, ...]]:
-    """The examples as an engine takes them; see `measure_parity`."""
+def engine_inputs(card: Card, examples: Sequence[Example], *, at_every_size: bool = True) -> Iterator[Inputs]:
+    """The examples as an engine takes them; see `measure_parity`. Or a dynamic graph's at its typical size only."""
     yield from _at_size(card, examples, typical_size(card))
     profile = card.export.profile if card.export is not None else None
     if profile is None or not at_every_size:
@@ -130,7 +147,7 @@ def engine_inputs(card: Card, examples: Sequence[Example], *, at_every_size: boo
             yield tuple(np.concatenate([array, array[:, :, ::-1]]) if array.ndim == 4 else array for array in arrays)
 
 
-def _at_size(card: Card, examples: Sequence[Example], size: tuple[int, int]) -> Iterator[tuple[Array, ...]]:
+def _at_size(card: Card, examples: Sequence[Example], size: tuple[int, int]) -> Iterator[Inputs]:
     assert card.export is not None
     for example in examples:
         arrays = [_resized(array, size)[None] for array in example.values()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from i2i_export.request import Request, Sides
 from i2i_runtime.card import Card, SizeProfile
+from i2i_runtime.engines.base import shape_words
 from i2i_runtime.errors import UsageError
 
 _SIZE = 256
@@ -65,7 +66,7 @@ def _profile(request: Request, size: Sides, multiple: int, minimum: int) -> Size
     largest = request.max_size or (2 * size[0], 2 * size[1])
     if any(not low <= mid <= high for low, mid, high in zip(smallest, size, largest, strict=True)):
         raise UsageError(
-            f"--min-size {_words(smallest)} --size {_words(size)} --max-size {_words(largest)}: "
+            f"--min-size {shape_words(smallest)} --size {shape_words(size)} --max-size {shape_words(largest)}: "
             "expected each side of the first to be at most that of the second, and that of the third"
         )
     return SizeProfile(smallest=smallest, typical=size, largest=largest, batch=request.max_batch)
@@ -82,7 +83,7 @@ def check(card: Card, size: Sides) -> None:
     for option, sides in named.items():
         if not card.size.allows(sides):
             raise UsageError(
-                f"{option} {_words(sides)}: {card.generator.name} takes multiples of {card.size.multiple_of} from "
+                f"{option} {shape_words(sides)}: {card.generator.name} takes multiples of {card.size.multiple_of} from "
                 f"{card.size.minimum} on"
             )
 
@@ -90,11 +91,7 @@ def check(card: Card, size: Sides) -> None:
 def announcement(card: Card) -> str:
     """What is about to be exported, on one line."""
     assert card.export is not None
-    which = _words(typical_size(card))
+    which = shape_words(typical_size(card))
     if (its := card.export.profile) is not None:
-        which = f"{_words(its.smallest)} to {_words(its.largest)}, batch up to {its.batch}"
+        which = f"{shape_words(its.smallest)} to {shape_words(its.largest)}, batch up to {its.batch}"
     return f"exporting {card.generator.name} at {which}, {card.export.precision}, {card.export.graph_io} I/O ..."
-
-
-def _words(size: Sides) -> str:
-    return f"{size[0]}x{size[1]}"

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import click
-import onnx
 
-from i2i_export.onnx_file import tensors
 from i2i_export.staging import parts
 from i2i_runtime.card import METADATA_KEY, Card, SizeProfile
 from i2i_runtime.engines import nvinfer
-from i2i_runtime.engines.base import Engine
+from i2i_runtime.engines.base import Engine, TensorSpec
 from i2i_runtime.engines.build import BuildOptions, OnProgress, build_plan
-from i2i_runtime.engines.manifest import PLAN_SUFFIXES, Library, ShapeRange, check_plan, write_manifest
+from i2i_runtime.engines.manifest import PLAN_SUFFIXES, Library, ShapeRange, read_manifest, write_manifest
 from i2i_runtime.engines.open import open_engine
 from i2i_runtime.errors import DeviceError, I2IError, ModelError, SinkError, UsageError, reason
 
@@ -97,6 +95,7 @@ def write(
     path: Path,
     target: Target,
     card: Card | None,
+    inputs: Sequence[TensorSpec],
     options: BuildOptions,
     use_cache: bool,
     profile: SizeProfile | None = None,
@@ -108,6 +107,7 @@ def write(
         path: what to write.
         target: what it is to become.
         card: the graph's.
+        inputs: the graph's.
         options: of plans.
         use_cache: of plans, see `build_plan`.
         profile: the sizes of a dynamic graph whose card does not name them.
@@ -121,7 +121,7 @@ def write(
         return
     if card is not None and card.export is not None and card.export.profile is not None:
         profile = card.export.profile
-    shapes = _shape_ranges(graph, profile)
+    shapes = _shape_ranges(graph, inputs, profile)
     with _build_progress() as on_progress:
         report = build_plan(
             graph,
@@ -164,7 +164,7 @@ def opened(path: Path, target: Target) -> Iterator[Engine | None]:
 def set_card(path: Path, target: Target, card: Card) -> None:
     """Give a file that is written already a newer card."""
     if target in PLANS:
-        manifest = check_plan(path)
+        manifest = read_manifest(path)
         assert manifest is not None, "a plan that was just built has its sidecar"
         write_manifest(path, replace(manifest, card=_limited(card)))
     elif target == "openvino":
@@ -205,10 +205,10 @@ def _limited(card: Card | None) -> Card | None:
     return replace(card, size=replace(card.size, smallest=profile.smallest, largest=profile.largest))
 
 
-def _shape_ranges(graph: Path, profile: SizeProfile | None) -> tuple[ShapeRange, ...]:
+def _shape_ranges(graph: Path, inputs: Sequence[TensorSpec], profile: SizeProfile | None) -> tuple[ShapeRange, ...]:
     """The range of each input with free axes: its batch, then height and width, wherever its channels stand."""
     ranges = []
-    for spec in tensors(onnx.load(graph, load_external_data=False))[0]:
+    for spec in inputs:
         if None not in spec.shape:
             continue
         if profile is None:

@@ -15,7 +15,7 @@ from onnx_models import make_card, negative_model
 from plans import needs_rtx
 from untrained import save_untrained, save_untrained_labels
 
-from i2i_export.targets import tensors
+from i2i_export.onnx_file import tensors
 from i2i_export.triton import add_to_repository, config_text
 from i2i_runtime.card import METADATA_KEY, Architecture, Card, SizeProfile
 from i2i_runtime.digest import file_sha256
