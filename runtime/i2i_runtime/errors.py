@@ -41,6 +41,10 @@ class ModelError(I2IError):
     exit_code = 4
 
 
+class BadOutputError(ModelError):
+    """A frame for which the model returned NaN or infinity; the next one may be good."""
+
+
 class SinkError(I2IError):
     """Output that cannot be written."""
 
@@ -51,6 +55,10 @@ class DeviceError(I2IError):
     """A device that was asked for and cannot be used."""
 
     exit_code = 6
+
+
+class OutOfMemoryError(DeviceError):
+    """A device without room for a model or one of its runs; loading it anew may help once."""
 
 
 class DivergedError(I2IError):
@@ -67,21 +75,59 @@ class Interrupted(I2IError):  # noqa: N818  (the word of the field: KeyboardInte
         self.exit_code = 128 + signal_number
 
 
-def redact(text: str) -> str:
-    """Mask user names and passwords of every URL in `text`.
-
-    >>> redact("rtsp://admin:hunter2@10.0.0.5/stream")
-    'rtsp://***@10.0.0.5/stream'
-    """
-    # Greedy up to the last @ before white space: a password may itself hold @, /, ? or a quote.
+_ADDRESS = re.compile(
     # One slash is enough: pathlib turns rtsp:// into rtsp:/.
-    return re.sub(r"(\b[a-z][a-z0-9+.-]+:/{1,2})\S*@", r"\1***@", text, flags=re.IGNORECASE)
+    r"(?P<scheme>\b[a-z][a-z0-9+.-]+:/{1,2})(?P<rest>\S*)"
+    # Without a scheme: user:password@host, but not C:\pictures.
+    r"|(?<![^\s'\"(\[=,])(?![a-z]:[\\/])[^\s:/@'\"=]+:\S*@\S*",
+    re.IGNORECASE,
+)
+_PASSWORD_WITH_SPACES = re.compile(
+    r"(\b[a-z][a-z0-9+.-]+:/{1,2})[^\s@/?#:\[]*:(?!\d*(?:[/?#\s]|$))[^\s@]+[ \t][^\n]*@", re.IGNORECASE
+)
+_CUT_OFF = re.compile(r"(?:\[[^\s\]]*\]|(?!\[[^\s\]]*\])[^\s@/?#:]*):(?!\d*(?:[/?#'\"),;:.\]]|$))\S+")
+"""A user and what is no port, without the @ that should follow."""
+_FILE_NAME = re.compile(
+    r"[^/@\s]*\.(?:jpe?g|png|bmp|webp|gif|tiff?|avif|mp4|mkv|avi|webm|m3u8|mjpe?g|onnx|plan)"
+    r"(?=$|[\s'\"),;?#]|:(?!\d))",
+    re.IGNORECASE,
+)
+_SECRET_IN_QUERY = re.compile(
+    r"([?&;#][\w.-]*?(?:token|pass(?:word|wd|phrase)?|pwd|auth(?:orization)?|key|secret|sig(?:nature)?|session"
+    r"|credentials?|user(?:name)?|login|account)=)[^&\s]*?(?=[:;,.'\")\]>]*(?:[&\s]|$))",
+    re.IGNORECASE,
+)
+
+
+def redact(text: str) -> str:
+    """Mask user names, passwords and access tokens of every address in `text`; in doubt it masks too much.
+
+    >>> redact("rtsp://admin:hunter2@10.0.0.5/stream?token=abc")
+    'rtsp://***@10.0.0.5/stream?token=***'
+    """
+    text = _PASSWORD_WITH_SPACES.sub(r"\1***@", text)
+    return _SECRET_IN_QUERY.sub(r"\1***", _ADDRESS.sub(_without_user, text))
+
+
+def _without_user(address: re.Match[str]) -> str:
+    scheme = address["scheme"] or ""
+    rest = address["rest"] if scheme else address[0]
+    # The last @ ends the password, which may itself hold @, /, ? or a quote; but clip@2x.mp4 is the name of a file.
+    at = rest.rfind("@")
+    while at >= 0 and _FILE_NAME.match(rest, at + 1):
+        at = rest.rfind("@", 0, at)
+    if at == 0:
+        return address[0]  # udp://@239.0.0.1: nobody's
+    if at > 0:
+        return f"{scheme}***{rest[at:]}"
+    return f"{scheme}***" if scheme and _CUT_OFF.match(rest) else f"{scheme}{rest}"
 
 
 def reason(error: BaseException) -> str:
     """The first line of what a library said, short enough for our own one-line message."""
-    text = str(error).strip() or type(error).__name__
-    return redact(text.splitlines()[0][:300])
+    # Masked before it is cut: half an address no longer shows where its password ends.
+    text = redact(str(error)).strip() or type(error).__name__
+    return text.splitlines()[0][:300]
 
 
 def system_reason(error: BaseException) -> str:

@@ -29,3 +29,9 @@ class Frame:
     """What a file made from this frame is called, without its suffix."""
     timestamp: Fraction | None = None
     """Presentation time in seconds since the source began; None where the source has no clock."""
+    source: int = 0
+    """Which of a pipeline's sources it came from."""
+    before: Image | None = None
+    """The input beside a result, mirrored if that is asked for; None until the frame is translated."""
+    after: Image | None = None
+    """The plain result, whatever the chosen view makes `image` show; None until the frame is translated."""

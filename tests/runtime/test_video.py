@@ -177,6 +177,7 @@ def test_what_the_decoder_holds_back_when_a_file_breaks_off_is_kept(tmp_path):
     assert "broken.mp4: the file breaks off (" in skipped[0]
 
 
+@pytest.mark.fault(12)
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -401,6 +402,7 @@ def test_the_written_video_is_tagged_with_its_colours(tmp_path):
     assert (frame.colorspace, frame.color_range) == (1, 1)  # BT.709, limited range
 
 
+@pytest.mark.fault(26)
 @pytest.mark.parametrize("size", [(48, 63), (47, 64), (47, 63), (1, 1)])
 def test_odd_sides_are_padded_to_even_ones_by_repeating_the_edge(tmp_path, size):
     image = np.full((*size, 3), 50, np.uint8)
@@ -414,9 +416,10 @@ def test_odd_sides_are_padded_to_even_ones_by_repeating_the_edge(tmp_path, size)
     assert np.abs(written[:, -1].astype(int) - 200).max() < 30
 
 
-def test_all_pictures_of_a_video_must_have_one_size(tmp_path):
+@pytest.mark.fault(26)
+def test_pictures_without_a_rate_must_have_one_size(tmp_path):
     with pytest.raises(SinkError, match=r"out.mp4: frame 1 is 32x16, the video is 64x48; write pictures of several"):
-        write_frames(tmp_path / "out.mp4", [np.zeros((48, 64, 3), np.uint8), np.zeros((16, 32, 3), np.uint8)])
+        write_frames(tmp_path / "out.mp4", [np.zeros((48, 64, 3), np.uint8), np.zeros((16, 32, 3), np.uint8)], fps=None)
 
     assert len(read_video(tmp_path / "out.mp4").pictures) == 1
 
@@ -425,7 +428,7 @@ def test_a_failed_video_does_not_replace_the_one_that_was_there(tmp_path):
     (tmp_path / "out.mp4").write_bytes(b"the video of yesterday")
 
     with pytest.raises(SinkError, match="frame 1 is 32x16"):
-        write_frames(tmp_path / "out.mp4", [np.zeros((48, 64, 3), np.uint8), np.zeros((16, 32, 3), np.uint8)])
+        write_frames(tmp_path / "out.mp4", [np.zeros((48, 64, 3), np.uint8), np.zeros((16, 32, 3), np.uint8)], fps=None)
 
     assert (tmp_path / "out.mp4").read_bytes() == b"the video of yesterday"
     assert len(read_video(tmp_path / "out.partial.mp4").pictures) == 1
@@ -498,6 +501,7 @@ for index in range(10_000):
 """
 
 
+@pytest.mark.fault(24)
 @pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv"])
 def test_a_killed_run_loses_the_last_seconds_only(tmp_path, suffix):
     target = tmp_path / f"out.{suffix}"

@@ -8,17 +8,11 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-import numpy as np
-from av.video.reformatter import Colorspace
 
 from i2i_runtime.errors import SourceError, system_reason
-from i2i_runtime.frame import Frame, Image
-from i2i_runtime.sources.base import Source, StreamInfo
-
-MAX_PIXELS = 2**26
-_FALLBACK_RATE = Fraction(30)
-_UNSPECIFIED = 2
-"""FFmpeg's AVCOL_SPC_UNSPECIFIED; PyAV's Colorspace.DEFAULT is another number, that of tagged BT.601."""
+from i2i_runtime.frame import Frame
+from i2i_runtime.sources.base import Source, StreamInfo, usable_rate
+from i2i_runtime.sources.decoding import MAX_PIXELS, to_image
 
 
 class VideoSource(Source):
@@ -46,9 +40,7 @@ class VideoSource(Source):
         if self._stream.width * self._stream.height > MAX_PIXELS:
             self._container.close()
             raise SourceError(f"{path}: frames of {self._stream.width}x{self._stream.height} are over 67 Mpx")
-        rate = self._stream.average_rate or self._stream.guessed_rate
-        # Broken files state rates such as 0 or 90000.
-        self._rate = rate if rate is not None and 0 < rate <= 1000 else _FALLBACK_RATE
+        self._rate, note = usable_rate(self._stream.average_rate or self._stream.guessed_rate)
         start = self._container.start_time
         self._start = Fraction(start, av.time_base) if start is not None else Fraction(0)
         self.skipped = []
@@ -58,6 +50,7 @@ class VideoSource(Source):
             fps=self._rate,
             frame_count=self._stream.frames or None,
             audio_file=path if self._container.streams.audio else None,
+            note=note,
         )
 
     def __iter__(self) -> Iterator[Frame]:
@@ -68,7 +61,7 @@ class VideoSource(Source):
             if decoded.pts is not None and decoded.time_base is not None:
                 timestamp = decoded.pts * decoded.time_base - self._start
             yield Frame(
-                image=_to_image(decoded),
+                image=to_image(decoded),
                 index=index,
                 captured_at=time.monotonic(),
                 name=f"{self.info.name}_{index:06d}",
@@ -87,7 +80,11 @@ class VideoSource(Source):
             except av.error.FFmpegError as error:
                 self.skipped.append(f"{self._path}: a damaged frame ({system_reason(error)})")
                 continue
-            yield from frames
+            for frame in frames:
+                # A stream may change its size on the way.
+                if frame.width * frame.height > MAX_PIXELS:
+                    raise SourceError(f"{self._path}: frames of {frame.width}x{frame.height} are over 67 Mpx")
+                yield frame
 
     def _packets(self) -> Iterator[av.Packet[av.VideoStream] | None]:
         try:
@@ -99,14 +96,3 @@ class VideoSource(Source):
     def close(self) -> None:
         """See `Source`."""
         self._container.close()
-
-
-def _to_image(frame: av.VideoFrame) -> Image:
-    colorspace = frame.colorspace
-    if colorspace == _UNSPECIFIED:
-        # What players assume of untagged video: BT.709 for HD, BT.601 below.
-        colorspace = Colorspace.ITU709 if frame.height >= 720 else Colorspace.ITU601
-    image = np.asarray(frame.reformat(format="bgr24", src_colorspace=colorspace).to_ndarray(), np.uint8)
-    # A phone's sensor is turned; the container says by how much (counter-clockwise).
-    quarter_turns = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
