@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,13 @@ _GAP = Fraction(1, 10)
 class AudioTrack:
     """The first sound track of a file, copied into another as far as the pictures have come."""
 
-    def __init__(self, source: Path, output: av.container.OutputContainer) -> None:
+    def __init__(self, source: Path, output: av.container.OutputContainer, begins: Fraction = Fraction()) -> None:
         """Open the sound and add a track for it, before the first packet of `output` is written.
 
         Args:
             source: a file with at least one sound track.
             output: the file being written; it takes the sound as it is, or as AAC.
+            begins: the second of the source that becomes the beginning of `output`; sound before it is left out.
 
         Raises:
             FFmpegError: PyAV's, where the file cannot be opened or the track not be added.
@@ -36,7 +38,7 @@ class AudioTrack:
         self._input = av.open(str(source.absolute()))
         stream = self._input.streams.audio[0]
         start = self._input.start_time
-        self._start = Fraction(start, av.time_base) if start is not None else Fraction(0)
+        self._start = begins + (Fraction(start, av.time_base) if start is not None else Fraction(0))
         self._target: Any
         self._is_copy = _can_copy(stream.codec_context, output.format.name)
         if self._is_copy:
@@ -49,7 +51,8 @@ class AudioTrack:
             self._target.codec_context.layout = layout
             self._resampler = av.AudioResampler(format="fltp", layout=layout, rate=self._rate)
             self._samples: int | None = None
-        self._packets = self._packets_of(stream)
+        packets = self._packets_of(stream)
+        self._packets = dropwhile(lambda packet: packet[0] < 0, packets) if begins else packets
         self._waiting = next(self._packets, None)
 
     def _packets_of(self, stream: Any) -> Iterator[tuple[Fraction, Any]]:
@@ -65,9 +68,9 @@ class AudioTrack:
             if packet.pts is not None and packet.time_base is not None:
                 yield packet.pts * packet.time_base - self._start, packet
 
-    def copy_until(self, seconds: Fraction) -> None:
-        """Write the sound that begins before `seconds`."""
-        while self._waiting is not None and self._waiting[0] < seconds:
+    def copy_until(self, seconds: Fraction | None) -> None:
+        """Write the sound that begins before `seconds`; all that is left where that is None."""
+        while self._waiting is not None and (seconds is None or self._waiting[0] < seconds):
             self._write(self._waiting[1])
             self._waiting = next(self._packets, None)
 

@@ -64,10 +64,10 @@ CLIP = "--video clip.mp4"
     ("arguments", "exit_code", "message"),
     [
         # Usage
-        (f"{CLIP} --output old.mp4", 2, "Missing option '--engine'"),
-        (f"{GOOD} --output old.mp4", 2, "expected exactly one of --video FILE, --camera N or --images DIR"),
-        (f"{GOOD} {CLIP} --images photos --output old.mp4", 2, "expected exactly one of --video FILE, --camera N"),
-        (f"{GOOD} {CLIP}", 2, "nothing to do with the result: give --output PATH, --show or both"),
+        (f"{CLIP} --output old.mp4", 2, "expected --engine FILE, or --engine auto --model FILE"),
+        (f"{GOOD} --output old.mp4", 2, "expected exactly one of --camera N, --video FILE, --images DIR"),
+        (f"{GOOD} {CLIP} --images photos --output old.mp4", 2, "found --video, --images"),
+        (f"{GOOD} {CLIP}", 2, "nothing to do with the result: give --output PATH, --show or --serve"),
         (f"{GOOD} {CLIP} --output old.mp4 --speed 9", 2, "No such option '--speed'"),
         (f"{GOOD} {CLIP} --output old.mp4 --device tpu", 2, "'tpu' is not one of 'auto', 'cpu', 'cuda'"),
         (f"{GOOD} {CLIP} --output old.mp4 --value-range 1", 2, "expected LOW,HIGH such as -1,1 or 0,255, found '1'"),
@@ -119,15 +119,18 @@ def test_a_mistake_is_one_line_with_its_exit_code_and_costs_nothing(desk, monkey
     assert contents(desk).items() >= before.items()
 
 
+@pytest.mark.fault(43)
 def test_a_display_that_cannot_be_opened_is_a_usage_error_not_a_crash(desk, monkeypatch):
     monkeypatch.setenv("DISPLAY", ":99")
 
     finished = run("i2i-run", "--images", "photos", "--engine", "model.onnx", "--show", cwd=desk)
 
-    assert "--show: the display :99 cannot be opened; use --output FILE instead" in the_error_line(finished)
+    expected = "--show: the display :99 cannot be opened; use --serve to watch in a browser, or --output FILE"
+    assert expected in the_error_line(finished)
     assert finished.returncode == 2
 
 
+@pytest.mark.fault(1)
 def test_a_camera_that_is_not_there_is_told_at_once(desk):
     began = time.monotonic()
     finished = run("i2i-run", "--camera", 99, "--engine", "model.onnx", "--output", "camera.mp4", cwd=desk)
@@ -150,7 +153,8 @@ def test_a_camera_that_is_not_there_is_told_at_once(desk):
     ],
 )
 def test_a_password_in_an_address_is_never_shown(desk, arguments):
-    finished = run("i2i-run", "--engine", "model.onnx", *arguments, cwd=desk)
+    engine = () if "--engine" in arguments else ("--engine", "model.onnx")
+    finished = run("i2i-run", *engine, *arguments, cwd=desk)
 
     assert finished.returncode in (3, 4, 5)
     assert "hunter2" not in finished.stderr.splitlines()[-1]
@@ -180,6 +184,7 @@ def long_clip(tmp_path) -> Path:
     return write_video(tmp_path / "long.mp4", noisy_pictures(300))
 
 
+@pytest.mark.fault(20)
 @pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv"])
 def test_a_full_disk_keeps_what_was_written_playable(desk, long_clip, tmp_path, suffix):
     target = tmp_path / f"out.{suffix}"
@@ -196,6 +201,7 @@ def test_a_full_disk_keeps_what_was_written_playable(desk, long_clip, tmp_path, 
     assert 25 <= count_playable(target) < 300
 
 
+@pytest.mark.fault(20)
 def test_a_full_disk_leaves_the_video_that_was_there_before(desk, long_clip, tmp_path):
     target = tmp_path / "out.mp4"
     target.write_bytes((desk / "clip.mp4").read_bytes())
@@ -211,6 +217,7 @@ def test_a_full_disk_leaves_the_video_that_was_there_before(desk, long_clip, tmp
     assert count_playable(tmp_path / "out.partial.mp4") >= 25
 
 
+@pytest.mark.fault(20)
 def test_a_full_disk_keeps_the_pictures_that_were_whole(desk, long_clip, tmp_path):
     cv2.imwrite(str(tmp_path / "1.png"), np.zeros((8, 8, 3), np.uint8))
     cv2.imwrite(str(tmp_path / "2.png"), np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8))
@@ -225,6 +232,7 @@ def test_a_full_disk_keeps_the_pictures_that_were_whole(desk, long_clip, tmp_pat
     assert [p.name for p in (tmp_path / "results").iterdir()] == ["1.png"]
 
 
+@pytest.mark.fault(12)
 def test_an_input_that_breaks_off_midway_is_translated_up_to_there(desk, long_clip, tmp_path):
     cut = write_video(tmp_path / "cut.mkv", noisy_pictures(60), group=1)
     cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from i2i_runtime.stats import Stats
+from i2i_runtime.sources.base import SourceHealth, SourceState
+from i2i_runtime.stats import Stats, _rate
 
 
 def test_a_run_that_has_not_begun_is_all_zeros():
@@ -15,7 +17,7 @@ def test_a_run_that_has_not_begun_is_all_zeros():
 
     assert (status.captured, status.translated, status.dropped, status.failed, status.not_written) == (0, 0, 0, 0, 0)
     assert status.fps == 0.0
-    assert status.translate_ms == status.latency_ms == (0.0, 0.0)
+    assert status.translate_ms == status.latency_ms == (0.0, 0.0, 0.0)
 
 
 def test_counts_add_up_from_many_threads():
@@ -42,8 +44,9 @@ def test_percentiles_are_in_milliseconds():
     for milliseconds in range(101):
         stats.translated(milliseconds / 1000)
 
-    p50, p99 = stats.status().translate_ms
+    p50, p90, p99 = stats.status().translate_ms
     assert p50 == pytest.approx(50)
+    assert p90 == pytest.approx(90)
     assert p99 == pytest.approx(99)
 
 
@@ -53,7 +56,7 @@ def test_percentiles_are_those_of_the_latest_frames():
     for seconds in [9.0] * 100 + [0.01] * 600:
         stats.translated(seconds)
 
-    assert stats.status().translate_ms == pytest.approx((10, 10))
+    assert stats.status().translate_ms == pytest.approx((10, 10, 10))
 
 
 def test_latency_runs_from_capture_to_the_sink():
@@ -73,6 +76,40 @@ def test_the_frame_rate_is_measured_between_translated_frames():
 
     # 10 ms and what a busy machine adds to a sleep.
     assert 5 < stats.status().fps <= 100
+
+
+@pytest.mark.parametrize(
+    ("done", "now", "rate"),
+    [
+        ([i / 30 for i in range(300)], 10.0, 30),
+        ([0.0, 5.0], 5.0, 0.2),  # rarer than the seconds it is taken over
+        ([i / 30 for i in range(300)], 20.0, 0),  # it has ceased
+        ([1.0], 1.0, 0),
+        ([], 1.0, 0),
+    ],
+)
+def test_the_frame_rate_is_that_of_the_last_seconds_and_falls_when_nothing_comes(done, now, rate):
+    assert _rate(done, now) == pytest.approx(rate, rel=0.05, abs=0.2)
+
+
+def test_the_status_is_json_with_the_state_of_every_source():
+    stats = Stats()
+    stats.translated(0.02)
+    source = SourceHealth(name="camera_0", state=SourceState.STALLED, reconnects=2, message="no frame for 5 s")
+
+    status = json.loads(json.dumps(stats.status("ONNX Runtime CPU", (source,)).as_dict()))
+
+    assert status["translated"] == 1
+    assert status["translate_ms"] == {"p50": 20.0, "p90": 20.0, "p99": 20.0}
+    assert status["provider"] == "ONNX Runtime CPU"
+    assert status["sources"][0]["state"] == "stalled"
+    assert status["sources"][0]["reconnects"] == 2
+
+
+def test_a_source_that_is_not_live_is_named_in_the_line():
+    source = SourceHealth(name="camera_0", state=SourceState.RECONNECTING)
+
+    assert Stats().status("", (source,)).line().endswith("camera_0: reconnecting")
 
 
 def test_elapsed_time_goes_on_by_itself():

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import takewhile
+from pathlib import Path
 
 from i2i_runtime.closing import Closing
+from i2i_runtime.controls import Controls
 from i2i_runtime.frame import Frame
+from i2i_runtime.image import make_folder
 from i2i_runtime.sources.base import StreamInfo
+from i2i_runtime.stats import Status
 
 
 class SinkClosed(Exception):  # noqa: N818  (an event, not an error)
@@ -20,9 +27,15 @@ class Sink(Closing):
     """Whether a GUI library insists that `write` is called on the main thread."""
     queue_length = 8
     """How many frames may wait for this sink before a live stream drops the oldest and a file waits."""
+    is_watched = False
+    """Whether somebody looks at it now: of several sources it gets one picture with all of them side by side, and while
+    a source is lost a picture that says so. Other sinks keep the sources apart by `Frame.source`."""
+
+    def attach(self, status: Callable[[], Status], controls: Controls) -> None:
+        """Get to know the run, before `start`: its figures, and the controls that keys and buttons act on."""
 
     @abstractmethod
-    def start(self, info: StreamInfo) -> None:
+    def start(self, *infos: StreamInfo) -> None:
         """Learn about the stream, before its first frame.
 
         Raises:
@@ -38,6 +51,28 @@ class Sink(Closing):
             SinkClosed: the user closed it.
         """
 
+    def idle(self) -> None:
+        """Called on the sink's thread about ten times a second while no frame comes.
+
+        Raises:
+            SinkClosed: the user closed it.
+        """
+
     @abstractmethod
     def summary(self) -> str:
         """What was made and where, for the last line of a run."""
+
+
+def try_folder(folder: Path) -> None:
+    """Check, before anything slow begins, that `folder` can be made and written to; it leaves nothing behind.
+
+    Raises:
+        SinkError: it cannot.
+    """
+    missing = list(takewhile(lambda path: not path.exists(), (folder, *folder.parents)))
+    try:
+        make_folder(folder)
+    finally:
+        for made in missing:
+            with suppress(OSError):
+                made.rmdir()

@@ -1,20 +1,45 @@
-"""From a path to a sink."""
+"""From a path or an address to a sink."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from i2i_runtime.sinks.base import Sink
 
+_ADDRESS = re.compile(r"(rtmps?|rtsp|srt|udp):/{1,2}", re.IGNORECASE)
+_VIRTUAL_CAMERA = re.compile(r"virtual-camera(?::(.+))?")
 
-def open_sink(where: str | Path) -> Sink:
-    """A video sink for a name such as `out.mp4`, else a folder of pictures.
+
+def open_sink(where: str | Path, *, encoder: str | None = None, fixed_size: bool = False) -> Sink:
+    """What a user names: a video, a server, a virtual camera, else a folder of pictures.
+
+    Args:
+        where: `out.mp4` (or .mov, .mkv), `rtmp://host/app/key` (or rtsp, srt, udp), `virtual-camera` or
+            `virtual-camera:/dev/video7`, or a folder.
+        encoder: one of `h264.ENCODERS`; by default libx264 for a file, and for a server what is there (`auto`).
+        fixed_size: a video keeps its first size: frames of other sizes get black bars instead of a new file.
 
     Raises:
         SinkError: it cannot be written, or has the name of a file kind that is not a video.
+        UsageError, DeviceError: there is no such encoder, here.
     """
-    from i2i_runtime.sinks.images import ImagesSink
-    from i2i_runtime.sinks.video import VideoSink
+    # Each member drags its own library in: only the one that is asked for is loaded.
+    text = str(where)
+    if address := _ADDRESS.match(text):
+        from i2i_runtime.sinks.publish import PublishSink
 
+        # A Path has lost one of the slashes.
+        return PublishSink(f"{address[1]}://{text[address.end() :]}", encoder=encoder or "auto")
+    if camera := _VIRTUAL_CAMERA.fullmatch(text):
+        from i2i_runtime.sinks.virtual_camera import VirtualCameraSink
+
+        return VirtualCameraSink(camera[1])
     path = Path(where)
-    return VideoSink(path) if path.suffix and not path.is_dir() else ImagesSink(path)
+    if path.suffix and not path.is_dir():
+        from i2i_runtime.sinks.video import VideoSink
+
+        return VideoSink(path, encoder=encoder or "libx264", fixed_size=fixed_size)
+    from i2i_runtime.sinks.images import ImagesSink
+
+    return ImagesSink(path)

@@ -6,15 +6,13 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-import cv2
-import numpy as np
-from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 
 from i2i_runtime.audio import AudioTrack
-from i2i_runtime.errors import SinkError, system_reason
+from i2i_runtime.errors import I2IError, SinkError, system_reason
 from i2i_runtime.frame import Frame
-from i2i_runtime.image import make_folder
-from i2i_runtime.sinks.base import Sink
+from i2i_runtime.h264 import SOFTWARE, add_stream, check_encoder, choose_encoder, even, to_picture
+from i2i_runtime.letterbox import letterbox
+from i2i_runtime.sinks.base import Sink, try_folder
 from i2i_runtime.sources.base import StreamInfo
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv"})
@@ -22,81 +20,77 @@ _FALLBACK_RATE = Fraction(30)
 
 
 class VideoSink(Sink):
-    """An H.264 file that is playable at every moment.
+    """H.264 files that are playable at every moment: one for a source, `out_0.mp4`, `out_1.mp4` ... for several.
 
-    It is written beside its target as `name.partial.mp4`, in fragments of about a second, and moved into place when
-    it is closed: a crash leaves the old target whole and a playable partial file.
+    Each is written beside its target as `name.partial.mp4`, in fragments of about a second, and moved into place when
+    it is finished: a crash leaves the old target whole and a playable partial file. Where the size of the frames
+    changes on the way, `out.mp4` is finished and `out_001.mp4` begun.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, encoder: str = SOFTWARE, fixed_size: bool = False) -> None:
         """Check the target.
+
+        Args:
+            path: a name ending in one of `VIDEO_SUFFIXES`; a file of that name is replaced at the end.
+            encoder: one of `h264.ENCODERS`. The default makes the same file on every machine, and at the same size a
+                better one than hardware does; `auto` takes a graphics chip where one answers, which leaves the
+                processor to the model.
+            fixed_size: put frames of another size into that of the first, with black bars, instead of beginning a
+                new file.
 
         Raises:
             SinkError: not a name for a video, or a folder that cannot be written.
+            UsageError, DeviceError: there is no such encoder, here.
         """
         if path.suffix.lower() not in VIDEO_SUFFIXES:
             raise SinkError(f"{path}: expected a name ending in {' '.join(sorted(VIDEO_SUFFIXES))}")
         if path.is_dir():
             raise SinkError(f"{path}: expected a name for a video file, found a folder")
-        make_folder(path.parent)
-        self._path = self._kept = path
-        self._beside = partial_path(path)
-        self._is_broken = False
-        self._info: StreamInfo | None = None
-        self._encoder: _Encoder | None = None
-        self._frames = 0
+        try_folder(path.parent)
+        check_encoder(encoder)
+        self._path = path
+        self._encoder = encoder
+        self._fixed_size = fixed_size
+        self._tracks: list[_Track] = []
 
-    def start(self, info: StreamInfo) -> None:
+    def start(self, *infos: StreamInfo) -> None:
         """See `Sink`."""
-        self._info = info
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        paths = video_paths(self._path, len(infos))
+        self._tracks = [
+            _Track(path, info, self._encoder, self._fixed_size) for path, info in zip(paths, infos, strict=True)
+        ]
 
     def write(self, frame: Frame) -> None:
-        """See `Sink`; all frames must have the size of the first."""
-        assert self._info is not None, "start comes first"
-        if self._encoder is not None and frame.image.shape[:2] != self._encoder.size:
-            self._is_broken = True
-            (height, width), (expected_height, expected_width) = frame.image.shape[:2], self._encoder.size
-            raise SinkError(
-                f"{self._path}: frame {frame.index} is {width}x{height}, the video is {expected_width}x"
-                f"{expected_height}; write pictures of several sizes to a folder"
-            )
-        try:
-            if self._encoder is None:
-                self._encoder = _Encoder(self._beside, frame, self._info)
-            self._encoder.write(frame)
-        except (av.error.FFmpegError, OSError) as error:
-            self._is_broken = True
-            raise SinkError(f"{self._path}: cannot be written ({system_reason(error)})") from error
-        self._frames += 1
+        """See `Sink`; pictures without a rate of their own must have one size, or `fixed_size`."""
+        self._tracks[frame.source].write(frame)
 
     def close(self) -> None:
-        """See `Closing`: finishes the file and moves it into place.
+        """See `Closing`: finishes the files and moves them into place.
 
         After a failure the fragments that reached the disk are playable and are kept; where a file has the target's
         name already, beside it.
         """
-        if self._encoder is None:
-            return
-        encoder, self._encoder = self._encoder, None
-        try:
-            encoder.close()
-        except (av.error.FFmpegError, OSError) as error:
-            self._is_broken = True
-            raise SinkError(
-                f"{self._path}: breaks off after about {self._frames} frames ({system_reason(error)})"
-            ) from error
-        finally:
-            self._keep()
-
-    def _keep(self) -> None:
-        if self._is_broken and self._path.exists():
-            self._kept = self._beside
-        elif self._beside.exists():  # FFmpeg makes it with the first packet
-            self._beside.replace(self._path)
+        failures = []
+        for track in self._tracks:
+            try:
+                track.close()
+            except I2IError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
 
     def summary(self) -> str:
         """See `Sink`."""
-        return f"{self._frames} frames in {self._kept}"
+        made = [made for track in self._tracks for made in track.made]
+        return ", ".join(f"{frames} frames in {path}" for path, frames in made) or f"0 frames in {self._path}"
+
+
+def video_paths(path: Path, sources: int) -> list[Path]:
+    """The first file of each source: `out.mp4` for one, `out_0.mp4`, `out_1.mp4` ... for several."""
+    if sources == 1:
+        return [path]
+    return [path.with_name(f"{path.stem}_{number}{path.suffix}") for number in range(sources)]
 
 
 def partial_path(path: Path) -> Path:
@@ -104,11 +98,125 @@ def partial_path(path: Path) -> Path:
     return path.with_name(f"{path.stem}.partial{path.suffix}")
 
 
+class _Track:
+    """The files of one source, one after another."""
+
+    def __init__(self, path: Path, info: StreamInfo, encoder: str, fixed_size: bool) -> None:
+        self._first = path
+        self._info = info
+        self._encoder = encoder
+        self._fixed_size = fixed_size
+        self._file: _File | None = None
+        self._finished: list[tuple[Path, int]] = []
+
+    @property
+    def made(self) -> list[tuple[Path, int]]:
+        """Each file with its number of frames."""
+        return self._finished + ([self._file.made] if self._file else [])
+
+    def write(self, frame: Frame) -> None:
+        if self._file is None:
+            # The source's beginning is the file's, so that pictures and sound stay as far apart as they were; what
+            # is switched on in the middle begins there.
+            is_beginning = frame.index == 0 and not self._finished
+            self._file = _File(self._first if not self._finished else self._next_path(), self._encoder, self._info)
+            self._file.open(frame, begins=Fraction(0) if is_beginning else None)
+        elif frame.image.shape[:2] != self._file.size and not self._fixed_size:
+            if self._info.fps is None and not self._info.is_live:
+                (height, width), (expected_height, expected_width) = frame.image.shape[:2], self._file.size
+                self._file.is_broken = True
+                raise SinkError(
+                    f"{self._file.path}: frame {frame.index} is {width}x{height}, the video is {expected_width}x"
+                    f"{expected_height}; write pictures of several sizes to a folder or with --fixed-size"
+                )
+            self.close()
+            self.write(frame)
+            return
+        self._file.write(frame)
+
+    def _next_path(self) -> Path:
+        """A name that no file has: what lies there may be of yesterday, and nobody named it to be replaced."""
+        number = len(self._finished)
+        while True:
+            path = self._first.with_name(f"{self._first.stem}_{number:03d}{self._first.suffix}")
+            if not path.exists() and not partial_path(path).exists():
+                return path
+            number += 1
+
+    def close(self) -> None:
+        if self._file is None:
+            return
+        try:
+            self._file.close()
+        finally:
+            self._finished.append(self._file.made)
+            self._file = None
+
+
+class _File:
+    """One file on its way from `name.partial.mp4` to `name.mp4`."""
+
+    def __init__(self, path: Path, encoder: str, info: StreamInfo) -> None:
+        self.path = path
+        self.is_broken = False
+        self._beside = partial_path(path)
+        self._encoder_name = encoder
+        self._info = info
+        self._encoder: _Encoder | None = None
+        self._frames = 0
+        self._kept = path
+
+    @property
+    def made(self) -> tuple[Path, int]:
+        return self._kept, self._frames
+
+    @property
+    def size(self) -> tuple[int, int]:
+        assert self._encoder is not None, "open comes first"
+        return self._encoder.size
+
+    def open(self, first: Frame, begins: Fraction | None) -> None:
+        try:
+            self._encoder = _Encoder(self._beside, first, self._info, self._encoder_name, begins)
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            self.is_broken = True
+            raise SinkError(f"{self.path}: cannot be written ({system_reason(error)})") from error
+
+    def write(self, frame: Frame) -> None:
+        assert self._encoder is not None, "open comes first"
+        try:
+            self._encoder.write(frame)
+        except (av.error.FFmpegError, OSError) as error:
+            self.is_broken = True
+            raise SinkError(f"{self.path}: cannot be written ({system_reason(error)})") from error
+        self._frames += 1
+
+    def close(self) -> None:
+        if self._encoder is None:
+            return
+        try:
+            self._encoder.close()
+        except (av.error.FFmpegError, OSError) as error:
+            self.is_broken = True
+            raise SinkError(
+                f"{self.path}: breaks off after about {self._frames} frames ({system_reason(error)})"
+            ) from error
+        finally:
+            self._encoder = None
+            self._keep()
+
+    def _keep(self) -> None:
+        if self.is_broken and self.path.exists():
+            self._kept = self._beside
+        elif self._beside.exists():  # FFmpeg makes it with the first packet
+            self._beside.replace(self.path)
+
+
 class _Encoder:
     """One file being written: a video track and, where the source has sound, an audio track."""
 
-    def __init__(self, path: Path, first: Frame, info: StreamInfo) -> None:
-        self.size = height, width = first.image.shape[:2]
+    def __init__(self, path: Path, first: Frame, info: StreamInfo, encoder: str, begins: Fraction | None) -> None:
+        self.size = first.image.shape[0], first.image.shape[1]
         rate = info.fps or _FALLBACK_RATE
         # Whole multiples of the rate's numerator: constant rates are exact, variable ones good to 11 us.
         self._time_base = Fraction(1, rate.numerator * max(1, round(90_000 / rate.numerator)))
@@ -120,35 +228,26 @@ class _Encoder:
             options["movflags"] = "hybrid_fragmented+delay_moov"
         # Absolute: FFmpeg takes the relative name `10:30.mp4` for an address.
         self._output = av.open(str(path.absolute()), "w", options=options)
-        self._stream = self._output.add_stream("libx264", rate=rate, options={"crf": "18", "preset": "veryfast"})
-        # H.264 in 4:2:0, which every player takes, has even sides only.
-        self._stream.width = width + width % 2
-        self._stream.height = height + height % 2
-        self._stream.pix_fmt = "yuv420p"
-        self._stream.codec_context.time_base = self._time_base
-        self._stream.codec_context.gop_size = max(1, round(rate))
-        self._stream.codec_context.colorspace = Colorspace.ITU709
-        self._stream.codec_context.color_primaries = ColorPrimaries.BT709
-        self._stream.codec_context.color_trc = ColorTrc.BT709
-        self._stream.codec_context.color_range = ColorRange.MPEG
+        name = choose_encoder(encoder, self.size)
+        self._stream = add_stream(self._output, name, even(self.size), rate, self._time_base)
         self._frame_length = round(1 / rate / self._time_base)
         self._next_pts = 0
-        self._sound = AudioTrack(info.audio_file, self._output) if info.audio_file else None
+        self._frame_count = info.frame_count
+        self._is_at_the_end = False
+        self._begins = begins if begins is not None else first.timestamp or Fraction(0)
+        self._sound = AudioTrack(info.audio_file, self._output, self._begins) if info.audio_file else None
 
     def write(self, frame: Frame) -> None:
-        height, width = self.size
-        image = frame.image
-        if height % 2 or width % 2:
-            image = np.asarray(cv2.copyMakeBorder(image, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE), np.uint8)
-        picture = av.VideoFrame.from_ndarray(image, format="bgr24").reformat(
-            format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
-        )
-        seconds = frame.timestamp
-        pts = self._next_pts if seconds is None else max(self._next_pts, round(seconds / self._time_base))
+        picture = to_picture(letterbox(frame.image, self.size), self._stream.pix_fmt)
+        if frame.timestamp is None:
+            # Without a clock frames follow at the rate; with one they need only go forward.
+            pts, self._next_pts = self._next_pts, self._next_pts + self._frame_length
+        else:
+            pts = max(self._next_pts, round((frame.timestamp - self._begins) / self._time_base))
+            self._next_pts = pts + 1
         picture.pts = pts
         picture.time_base = self._time_base
-        # Without a clock frames follow at the rate; with one they need only go forward.
-        self._next_pts = pts + (self._frame_length if seconds is None else 1)
+        self._is_at_the_end = self._frame_count is not None and frame.index + 1 >= self._frame_count
         if self._sound:
             self._sound.copy_until(pts * self._time_base)
         self._mux(picture)
@@ -162,7 +261,9 @@ class _Encoder:
     def close(self) -> None:
         try:
             if self._sound:
-                self._sound.copy_until((self._next_pts + self._frame_length) * self._time_base)
+                # Sound that outlasts the last picture belongs to it; a run that was stopped has had no last picture.
+                end = (self._next_pts + self._frame_length) * self._time_base
+                self._sound.copy_until(None if self._is_at_the_end else end)
                 self._sound.close()
             self._mux(None)
         finally:
