@@ -1,0 +1,142 @@
+"""What viewers of the live page cost the run: the pipeline without any against 50, of which 10 never read.
+
+    python benchmarks/page_clients.py [--clients 50] [--hung 10] [--rounds 6] [--seconds 8] [--json FILE]
+
+A test pattern of 640x480 at 30 frames a second is inverted and shown: the viewers are what costs, not the model. All
+rounds are of one run, in turns, with the same page; the viewers are in a process of their own, on the same machine, so
+that on few cores they compete with the run for the processor, which real viewers do not. The frame rate says whether
+the run still keeps pace with its source, the processor time of the server's process what is left for a model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import aiohttp
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from i2i_runtime.pipeline import Pipeline
+from i2i_runtime.sinks.page import PageSink
+from i2i_runtime.sources.pattern import PatternSource
+
+FPS = 30
+SETTLE = 3.0
+"""Seconds between two rounds: viewers come and go, and the frame rate of the round before is forgotten."""
+VIEWERS = """
+import selectors, socket, sys
+port, reading, hung = map(int, sys.argv[1:])
+selector, held = selectors.DefaultSelector(), []
+for number in range(reading + hung):
+    viewer = socket.create_connection(("127.0.0.1", port))
+    path = "/stream.mjpg" if number % 2 else "/live"
+    viewer.sendall(f"GET {path} HTTP/1.1\\r\\nHost: localhost\\r\\n\\r\\n".encode())
+    held.append(viewer)
+    if number < reading:
+        selector.register(viewer, selectors.EVENT_READ)
+buffer = bytearray(1 << 20)
+print("ready", flush=True)
+while True:
+    for key, _ in selector.select():
+        if not key.fileobj.recv_into(buffer):
+            sys.exit("the page has closed a viewer that reads")
+"""
+
+
+def main() -> None:
+    """Measure in turns, print, and write JSON where asked to."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clients", type=int, default=50, help="viewers (default: 50)")
+    parser.add_argument("--hung", type=int, default=10, help="of these, how many never read (default: 10)")
+    parser.add_argument("--rounds", type=int, default=6, help="rounds with and without viewers (default: 6)")
+    parser.add_argument("--seconds", type=float, default=8.0, help="a round (default: 8)")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    arguments = parser.parse_args()
+
+    page = PageSink("127.0.0.1", 0)
+    pipeline = Pipeline(PatternSource((480, 640), FPS), lambda image: np.bitwise_not(image), [page])
+    running = threading.Thread(target=pipeline.run)
+    running.start()
+    rounds: dict[str, list[dict[str, float]]] = {"none": [], "viewers": []}
+    try:
+        for _ in range(arguments.rounds):
+            time.sleep(SETTLE)
+            rounds["none"].append(measured(pipeline, arguments.seconds))
+            port = page.address.rstrip("/").rpartition(":")[2]
+            reading = arguments.clients - arguments.hung
+            command = [sys.executable, "-c", VIEWERS, port, str(reading), str(arguments.hung)]
+            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as viewers:
+                assert viewers.stdout is not None
+                viewers.stdout.readline()
+                time.sleep(SETTLE)
+                rounds["viewers"].append(measured(pipeline, arguments.seconds))
+                if viewers.poll() is not None:
+                    raise SystemExit("the viewers have ended early")
+                viewers.kill()
+    finally:
+        pipeline.stop()
+        running.join()
+
+    losses = [1 - v["fps"] / n["fps"] for n, v in zip(rounds["none"], rounds["viewers"], strict=True)]
+    figures = {
+        "what": f"the run without viewers against {arguments.clients}, {arguments.hung} of which never read",
+        "fps": {name: spread([each["fps"] for each in some]) for name, some in rounds.items()},
+        "cpu_ms_per_frame": {name: spread([each["cpu_ms"] for each in some]) for name, some in rounds.items()},
+        "latency_p99_ms": {name: spread([each["p99"] for each in some]) for name, some in rounds.items()},
+        "dropped_share": {name: spread([each["dropped"] for each in some]) for name, some in rounds.items()},
+        "fps_lost": spread(losses),
+        "source": f"test pattern, 640x480, {FPS} frames a second",
+        "rounds": arguments.rounds,
+        "seconds": arguments.seconds,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, shared with the viewers",
+        "aiohttp": aiohttp.__version__,
+        "python": platform.python_version(),
+    }
+    table = Table(title=f"Median (least to most) of {arguments.rounds} rounds of {arguments.seconds:g} s, in turns")
+    for column in ("viewers", "frames/s", "processor ms/frame", "latency p99 ms"):
+        table.add_column(column)
+    for name, title in (("none", "0"), ("viewers", f"{arguments.clients}, {arguments.hung} hung")):
+        table.add_row(title, *(text(figures[key][name]) for key in ("fps", "cpu_ms_per_frame", "latency_p99_ms")))  # type: ignore[index]
+    Console().print(table)
+    print(f"frame rate lost: {statistics.median(losses):.2%} ({min(losses):.2%} to {max(losses):.2%})")
+    if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def measured(pipeline: Pipeline, seconds: float) -> dict[str, float]:
+    """Counts of one round, from the run's own counters and this process's clock."""
+    before, cpu, began = pipeline.status(), time.process_time(), time.monotonic()
+    time.sleep(seconds)
+    after, cpu, took = pipeline.status(), time.process_time() - cpu, time.monotonic() - began
+    frames = after.results - before.results
+    return {
+        "fps": frames / took,
+        "cpu_ms": 1000 * cpu / max(1, frames),
+        "p99": after.latency_ms.p99,
+        "dropped": (after.dropped - before.dropped) / max(1, after.captured - before.captured),
+    }
+
+
+def spread(values: list[float]) -> list[float]:
+    """Median, least and most."""
+    return [statistics.median(values), min(values), max(values)]
+
+
+def text(values: list[float]) -> str:
+    """As `spread`, for a person."""
+    return f"{values[0]:.2f} ({values[1]:.2f} to {values[2]:.2f})"
+
+
+if __name__ == "__main__":
+    main()
