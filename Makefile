@@ -6,12 +6,13 @@ INSTALLED := $(VENV)/.installed
 # A worker for each core, up to four: each holds PyTorch and compiles nothing twice that a file's tests share.
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test test-slow check bench clean
+.PHONY: help demo test test-slow faults check bench clean
 
 help:
 	@echo "make demo       train a tiny pix2pix, export it, run it on a video (about 5 minutes)"
 	@echo "make test       all tests but the slow ones"
 	@echo "make test-slow  the slow tests too"
+	@echo "make faults     inject every known fault and print which are survived"
 	@echo "make check      ruff, ruff format, mypy"
 	@echo "make bench      short benchmarks"
 
@@ -34,6 +35,9 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest $(PARALLEL) -m "slow or not slow"
+
+faults: $(INSTALLED)
+	$(BIN)/python -m pytest $(PARALLEL) -m fault --fault-table
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

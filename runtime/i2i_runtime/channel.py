@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -24,11 +24,18 @@ class Channel(Generic[T]):
     [2]
     """
 
-    def __init__(self, length: int, *, newest_wins: bool) -> None:
+    def __init__(self, length: int, *, newest_wins: bool, changed: threading.Condition | None = None) -> None:
+        """An empty channel.
+
+        Args:
+            length: how many items may wait.
+            newest_wins: throw the oldest item away instead of waiting when it is full.
+            changed: shared by several channels that one thread reads with `first_of_each`.
+        """
         self._length = length
         self._newest_wins = newest_wins
         self._items: deque[T] = deque()
-        self._changed = threading.Condition()
+        self._changed = changed or threading.Condition()
         self._is_closed = False
 
     def put(self, item: T) -> int:
@@ -76,3 +83,22 @@ class Channel(Generic[T]):
         """The items until the channel is closed and empty."""
         while (item := self.get()) is not None:
             yield item
+
+
+def first_of_each(channels: Sequence[Channel[T]], changed: threading.Condition) -> list[tuple[int, T]]:
+    """Wait until any channel has an item, then take the oldest of each that has one; it never waits for the slowest.
+
+    Args:
+        channels: all made with the same `changed`.
+        changed: what they were made with.
+
+    Returns:
+        (number of the channel, item); empty when all channels are closed and empty.
+    """
+    with changed:
+        changed.wait_for(
+            lambda: any(channel._items for channel in channels) or all(channel._is_closed for channel in channels)
+        )
+        ready = [(number, channel._items.popleft()) for number, channel in enumerate(channels) if channel._items]
+        changed.notify_all()
+        return ready

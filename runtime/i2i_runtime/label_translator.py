@@ -9,7 +9,7 @@ import numpy as np
 from i2i_runtime.closing import Closing
 from i2i_runtime.engines.base import Device, Engine, Tensor
 from i2i_runtime.engines.open import open_engine
-from i2i_runtime.errors import ModelError, SourceError, UsageError
+from i2i_runtime.errors import BadOutputError, ModelError, SourceError, UsageError
 from i2i_runtime.frame import Image, LabelMap
 from i2i_runtime.image import plan_fit, tensor_to_image
 
@@ -24,6 +24,8 @@ class LabelTranslator(Closing):
     Attributes:
         card: what the model expects and returns.
         provider: what really runs it.
+        style: which look the next picture gets, from 0; may be set while it runs.
+        styles: how many there are to choose from; 0 where there is no choice.
     """
 
     assumed = None
@@ -66,7 +68,8 @@ class LabelTranslator(Closing):
             raise UsageError(f"--style {style}: {name} has one style only; choose when exporting, or leave it out")
         if has_choice and not 0 <= (style or 0) < card.labels.styles:
             raise UsageError(f"--style {style}: {name} has styles 0 to {card.labels.styles - 1}")
-        self._style = np.array([style or 0], np.int64)
+        self.style = style or 0
+        self.styles = card.labels.styles if has_choice else 0
 
     @property
     def has_instances(self) -> bool:
@@ -101,10 +104,10 @@ class LabelTranslator(Closing):
             name: np.ascontiguousarray(fitted[None, None, :, :, i], np.int32)
             for i, name in enumerate(("labels", "instances")[:expected])
         }
-        named["style"] = self._style
+        named["style"] = np.array([self.style], np.int64)
         output = self._engine.run(*(named[spec.name] for spec in self._engine.inputs))
         if not np.isfinite(output).all():
-            raise ModelError(f"{self._engine.name}: the model returned NaN or infinity")
+            raise BadOutputError(f"{self._engine.name}: the model returned NaN or infinity")
         return fit.undo(tensor_to_image(output[0], self.card.output))
 
     def close(self) -> None:

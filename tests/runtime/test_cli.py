@@ -46,6 +46,7 @@ def names(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir())
 
 
+@pytest.mark.fault(13)
 def test_a_video_is_translated_with_its_sound(tmp_path, model):
     source = write_video(tmp_path / "in.mp4", audio="aac")
 
@@ -80,6 +81,7 @@ def test_a_folder_of_pictures_becomes_pictures_of_the_same_names(tmp_path, model
     assert np.array_equal(cv2.imread(str(tmp_path / "results" / "cat.png")), picture((245, 235, 225)))
 
 
+@pytest.mark.fault(15)
 def test_pictures_of_one_stem_keep_both_results(tmp_path, model):
     photos = write_pictures(tmp_path / "photos", cat_png=(10, 20, 30), cat_bmp=(40, 50, 60), dog_png=(0, 0, 0))
 
@@ -174,6 +176,7 @@ def test_flags_state_what_a_model_without_a_card_expects(tmp_path):
     assert "assuming BGR values from -2 to 2" in finished.stderr
 
 
+@pytest.mark.fault(16)
 def test_a_truncated_picture_among_good_ones_is_skipped_and_named(tmp_path, model):
     photos = write_pictures(tmp_path / "photos", cat_png=(10, 20, 30), cut_jpg=(1, 2, 3), dog_png=(40, 50, 60))
     (photos / "cut.jpg").write_bytes((photos / "cut.jpg").read_bytes()[:-50])
@@ -186,6 +189,7 @@ def test_a_truncated_picture_among_good_ones_is_skipped_and_named(tmp_path, mode
     assert names(tmp_path / "results") == ["cat.png", "dog.png"]
 
 
+@pytest.mark.fault(11)
 def test_frames_damaged_in_one_way_are_one_line_with_their_number(tmp_path, model):
     source = write_video(tmp_path / "in.mp4", noisy_pictures(20), group=1)
     scribble(source, first=5, count=3)
@@ -198,6 +202,7 @@ def test_frames_damaged_in_one_way_are_one_line_with_their_number(tmp_path, mode
 
 
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.fault(22, 23)
 def test_a_signal_in_the_middle_of_a_video_leaves_a_playable_file(tmp_path, slow_model, number, exit_code):
     source = write_video(tmp_path / "in.mp4", moving_pictures(600), audio="aac")
     target, partial = tmp_path / "out.mp4", tmp_path / "out.partial.mp4"

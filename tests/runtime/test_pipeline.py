@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from fractions import Fraction
 
+import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx_models import negative_model
+from videos import read_video
 
-from i2i_runtime.errors import ModelError, SinkError, SourceError
+from i2i_runtime.controls import Controls, ControlState, View
+from i2i_runtime.errors import BadOutputError, ModelError, SinkError, SourceError
 from i2i_runtime.frame import Frame, Image
-from i2i_runtime.pipeline import Pipeline, Result
+from i2i_runtime.pipeline import Options, Pipeline, Result
 from i2i_runtime.sinks.base import Sink, SinkClosed
 from i2i_runtime.sinks.images import ImagesSink
 from i2i_runtime.sinks.video import VideoSink
-from i2i_runtime.sources.base import Source, StreamInfo
+from i2i_runtime.sources.base import Source, SourceState, StreamInfo
 from i2i_runtime.sources.images import ImagesSource
 from i2i_runtime.translator import Translator
 
@@ -27,17 +36,29 @@ pytestmark = pytest.mark.timeout(20)
 class Drawn(Source):
     """Frames whose grey level is their number: `count` of them, `period` seconds apart, then an optional failure."""
 
-    def __init__(self, count: int, *, is_live: bool = False, period: float = 0.0, failure: Exception | None = None):
+    def __init__(
+        self,
+        count: int,
+        *,
+        is_live: bool = False,
+        period: float = 0.0,
+        failure: Exception | None = None,
+        clock: int | None = None,
+        grey: int | None = None,
+    ):
         self.info = StreamInfo(name="drawn", is_live=is_live)
         self.skipped = []
         self.closed = 0
-        self._count, self._period, self._failure = count, period, failure
+        self._count, self._period, self._failure, self._clock, self._grey = count, period, failure, clock, grey
 
     def __iter__(self) -> Iterator[Frame]:
         for index in range(self._count):
             time.sleep(self._period)
-            image = np.full((4, 6, 3), index % 256, np.uint8)
-            yield Frame(image=image, index=index, captured_at=time.monotonic(), name=f"{index:03d}")
+            image = np.full((4, 6, 3), index % 256 if self._grey is None else self._grey, np.uint8)
+            timestamp = None if self._clock is None else Fraction(index, self._clock)
+            yield Frame(
+                image=image, index=index, captured_at=time.monotonic(), name=f"{index:03d}", timestamp=timestamp
+            )
         if self._failure is not None:
             raise self._failure
 
@@ -52,13 +73,13 @@ class Kept(Sink):
         self.frames: list[Frame] = []
         self.latencies: list[float] = []
         self.threads: set[threading.Thread] = set()
-        self.info: StreamInfo | None = None
+        self.infos: tuple[StreamInfo, ...] = ()
         self.closed = 0
         self.needs_main_thread = on_main
         self._on_write = on_write
 
-    def start(self, info: StreamInfo) -> None:
-        self.info = info
+    def start(self, *infos: StreamInfo) -> None:
+        self.infos = infos
 
     def write(self, frame: Frame) -> None:
         self.threads.add(threading.current_thread())
@@ -107,7 +128,8 @@ def fail(error: BaseException, *, after: float = 0.0) -> Callable[[], None]:
 
 def assert_accounted(pipeline: Pipeline) -> None:
     status = pipeline.status()
-    assert status.captured == status.translated + status.dropped + status.failed
+    ends = status.translated + status.reused + status.skipped + status.dropped + status.failed
+    assert status.captured == ends
 
 
 @pytest.fixture(autouse=True)
@@ -177,7 +199,7 @@ def test_two_sinks_get_every_frame_on_threads_of_their_own():
 def test_side_by_side_gives_input_and_result_in_one_picture():
     sink = Kept()
 
-    Pipeline(Drawn(3), negative, [sink], side_by_side=True).run()
+    Pipeline(Drawn(3), negative, [sink], controls=Controls(ControlState(view=View.SIDE_BY_SIDE))).run()
 
     image = sink.frames[2].image
     assert image.shape == (4, 12, 3)
@@ -226,6 +248,7 @@ def test_a_live_source_drops_what_a_slow_model_cannot_take_and_counts_it():
     assert [f.index for f in sink.frames] == sorted(f.index for f in sink.frames)
 
 
+@pytest.mark.fault(18)
 def test_the_latency_of_a_live_source_stays_bounded_when_the_model_is_slow():
     # Five times slower than the source: with a queue the last frame would be 1.5 s old.
     sink = Kept()
@@ -363,7 +386,7 @@ def test_a_sink_that_fails_at_its_end_fails_the_run(on_main):
 
 def test_a_sink_that_cannot_start_leaves_nothing_open():
     class Refusing(Kept):
-        def start(self, info: StreamInfo) -> None:
+        def start(self, *infos: StreamInfo) -> None:
             raise SinkError("not such a stream")
 
     source, other = Drawn(3), Kept()
@@ -460,3 +483,402 @@ def test_latency_is_measured_from_capture_to_sink():
 
     assert 30 <= result.status.latency_ms[0] < 300
     assert 10 <= result.status.translate_ms[0] < 100
+
+
+# Frames without a result
+
+
+def bad_at(*indices: int) -> Callable[[Image], Image]:
+    def translate(image: Image) -> Image:
+        if image[0, 0, 0] in indices:
+            raise BadOutputError("model: the model returned NaN or infinity")
+        return image
+
+    return translate
+
+
+@pytest.mark.fault(30)
+def test_a_frame_without_a_result_is_left_out_counted_and_said():
+    sink, said = Kept(), []
+    pipeline = Pipeline(Drawn(10), bad_at(3, 7), [sink])
+
+    pipeline.run(on_event=said.append)
+
+    assert_accounted(pipeline)
+    assert pipeline.status().failed == 2
+    assert [frame.index for frame in sink.frames] == [0, 1, 2, 4, 5, 6, 8, 9]
+    assert said == ["model: the model returned NaN or infinity: frame 3 is left out"], "once a second at most"
+
+
+@pytest.mark.fault(30)
+def test_a_model_that_never_has_a_result_is_an_error_in_the_end():
+    with pytest.raises(BadOutputError, match="NaN"):
+        Pipeline(Drawn(3), bad_at(0, 1, 2), [Kept()]).run()
+
+
+@pytest.mark.fault(30)
+def test_a_strict_run_ends_at_the_first_frame_without_a_result():
+    sink = Kept()
+    pipeline = Pipeline(Drawn(1000), bad_at(3), [sink], options=Options(strict=True))
+
+    assert isinstance(run_in_time(pipeline), BadOutputError)
+    assert_accounted(pipeline)
+    assert [frame.index for frame in sink.frames] == [0, 1, 2]
+
+
+# Which frames are translated
+
+
+def test_of_every_third_frame_the_others_are_left_out_and_counted():
+    sink = Kept()
+    pipeline = Pipeline(Drawn(10), negative, [sink], options=Options(every=3))
+
+    pipeline.run()
+
+    assert [frame.index for frame in sink.frames] == [0, 3, 6, 9]
+    assert pipeline.status().skipped == 6
+    assert_accounted(pipeline)
+
+
+@pytest.mark.parametrize(("max_fps", "expected"), [(10, 20), (30, 60), (60, 60), (15, 30)])
+def test_a_highest_frame_rate_is_kept_by_the_clock_of_the_frames(max_fps, expected):
+    sink = Kept()
+    pipeline = Pipeline(Drawn(60, clock=30), negative, [sink], options=Options(max_fps=max_fps))
+
+    pipeline.run()
+
+    assert len(sink.frames) == expected
+    assert_accounted(pipeline)
+
+
+def test_while_nothing_moves_the_result_is_shown_again_without_the_model():
+    runs = []
+    sink = Kept()
+    source = Drawn(30, clock=30, grey=99)
+    pipeline = Pipeline(source, lambda image: runs.append(1) or 255 - image, [sink], options=Options(skip_similar=4))
+
+    pipeline.run()
+
+    assert len(runs) == 1
+    assert len(sink.frames) == 30
+    assert all((frame.image == 156).all() for frame in sink.frames)
+    assert (pipeline.status().translated, pipeline.status().reused) == (1, 29)
+    assert_accounted(pipeline)
+
+
+def test_what_moves_is_always_translated():
+    pipeline = Pipeline(Drawn(20, clock=30), negative, [Kept()], options=Options(skip_similar=0.5))
+
+    pipeline.run()
+
+    assert pipeline.status().translated == 20
+
+
+def test_a_watched_file_is_played_at_its_own_pace():
+    sink = Kept()
+
+    began = time.monotonic()
+    Pipeline(Drawn(11, clock=20), negative, [sink], options=Options(keep_pace=True)).run()
+
+    assert 0.5 <= time.monotonic() - began < 2
+    assert max(sink.latencies) < 0.4, "waiting for its time does not make a frame late"
+
+
+# Controls
+
+
+def test_mirrored_frames_are_turned_before_they_are_translated():
+    half = np.zeros((4, 6, 3), np.uint8)
+    half[:, :3] = 255
+    seen = []
+
+    class Half(Drawn):
+        def __iter__(self):
+            yield Frame(image=half, index=0, captured_at=time.monotonic(), name="half")
+
+    sink = Kept()
+    controls = Controls(ControlState(mirror=True))
+    Pipeline(Half(1), lambda image: seen.append(image) or image, [sink], controls=controls).run()
+
+    assert (seen[0][:, 3:] == 255).all()
+    assert (seen[0][:, :3] == 0).all()
+    assert np.array_equal(sink.frames[0].before, seen[0])
+
+
+def test_the_view_changes_while_it_runs_and_input_and_result_stay_at_hand():
+    sink = Kept(at_frame(5, lambda: pipeline.controls.do("view", "input")))
+    sink.queue_length = 1
+    pipeline = Pipeline(Drawn(40, period=0.005), negative, [sink])
+
+    pipeline.run()
+
+    assert (sink.frames[0].image == 255).all()
+    assert (sink.frames[-1].image == sink.frames[-1].before).all()
+    assert (sink.frames[-1].after == 255 - sink.frames[-1].before).all()
+
+
+def test_a_frozen_camera_goes_on_and_its_frames_are_left_out():
+    sink = Kept(at_frame(5, lambda: pipeline.controls.do("freeze")))
+    pipeline = Pipeline(Drawn(60, is_live=True, period=0.005), negative, [sink])
+
+    pipeline.run()
+
+    assert sink.frames[-1].index < 20
+    assert pipeline.status().skipped >= 40
+    assert_accounted(pipeline)
+
+
+def test_a_frozen_file_waits_and_loses_nothing():
+    def freeze() -> None:
+        pipeline.controls.do("freeze")
+        threading.Timer(0.5, pipeline.controls.do, ["freeze"]).start()
+
+    sink = Kept(at_frame(5, freeze))
+    pipeline = Pipeline(Drawn(30), negative, [sink])
+
+    began = time.monotonic()
+    pipeline.run()
+
+    assert time.monotonic() - began >= 0.5
+    assert [frame.index for frame in sink.frames] == list(range(30))
+
+
+def test_a_recording_begins_and_ends_while_it_runs(tmp_path):
+    def at(frame: Frame) -> None:
+        if frame.index in (10, 40):
+            pipeline.controls.do("record")
+
+    options = Options(captures=tmp_path / "captures")
+    pipeline = Pipeline(Large(60, period=0.005), negative, [Kept(at)], options=options)
+
+    result = pipeline.run()
+
+    (recording,) = (tmp_path / "captures").iterdir()
+    assert 25 <= len(read_video(recording).pictures) <= 35
+    assert str(recording) in result.outputs[-1]
+    assert pipeline.controls.state().recording is None
+
+
+def test_a_recording_that_is_still_going_at_the_end_is_whole(tmp_path):
+    pipeline = Pipeline(
+        Large(30, period=0.005),
+        negative,
+        [Kept(at_frame(10, lambda: pipeline.controls.do("record")))],
+        options=Options(captures=tmp_path),
+    )
+
+    pipeline.run()
+
+    (recording,) = tmp_path.iterdir()
+    assert 15 <= len(read_video(recording).pictures) <= 20
+
+
+def test_a_snapshot_is_the_picture_that_is_shown(tmp_path):
+    sink = Kept(at_frame(10, lambda: pipeline.controls.do("snapshot")))
+    pipeline = Pipeline(Drawn(20, period=0.005), negative, [sink], options=Options(captures=tmp_path / "new"))
+
+    pipeline.run()
+
+    (snapshot,) = (tmp_path / "new").iterdir()
+    assert 255 - 14 <= int(cv2.imread(str(snapshot))[0, 0, 0]) <= 255 - 10
+
+
+def test_a_recording_that_cannot_be_written_is_told_and_the_run_goes_on(tmp_path):
+    (tmp_path / "file").touch()
+    sink = Kept(at_frame(3, lambda: pipeline.controls.do("record")))
+    pipeline = Pipeline(Drawn(20), negative, [sink], options=Options(captures=tmp_path / "file"))
+
+    pipeline.run()
+
+    assert len(sink.frames) == 20
+    assert "expected a folder that can be written" in pipeline.controls.state().message
+
+
+def test_quit_ends_the_run():
+    pipeline = Pipeline(Drawn(100_000), negative, [Kept(at_frame(5, lambda: pipeline.controls.do("quit")))])
+
+    assert run_in_time(pipeline).stopped
+
+
+class Large(Drawn):
+    """Of a size that videos have."""
+
+    def __iter__(self):
+        for frame in super().__iter__():
+            yield replace(frame, image=np.full((32, 48, 3), frame.index, np.uint8))
+
+
+# Several sources
+
+
+def test_several_sources_are_translated_in_batches_and_told_apart():
+    batches = []
+
+    class Batching:
+        max_batch = 4
+        provider = "a test"
+
+        def __call__(self, image):
+            return self.batch([image])[0]
+
+        def batch(self, images):
+            batches.append(len(images))
+            time.sleep(0.01)
+            return [255 - image for image in images]
+
+    sink = Kept()
+    pipeline = Pipeline([Drawn(30), Drawn(30), Drawn(30)], Batching(), [sink])
+
+    pipeline.run()
+
+    assert_accounted(pipeline)
+    for number in range(3):
+        assert [frame.index for frame in sink.frames if frame.source == number] == list(range(30))
+    assert max(batches) == 3
+    assert sum(batches) == 90
+
+
+def test_a_source_that_fails_does_not_end_the_others():
+    sink = Kept()
+    pipeline = Pipeline([Drawn(3, failure=SourceError("gone")), Drawn(30, period=0.005)], negative, [sink])
+
+    assert str(run_in_time(pipeline)) == "gone"
+    assert len([frame for frame in sink.frames if frame.source == 1]) == 30
+    assert [source.state.value for source in pipeline.status().sources] == ["lost", "ended"]
+    assert_accounted(pipeline)
+
+
+def test_who_watches_several_sources_gets_one_picture_of_all():
+    watching = Kept()
+    watching.is_watched = True
+
+    Pipeline([Drawn(5, grey=10), Drawn(5, grey=20), Drawn(5, grey=30)], negative, [watching]).run()
+
+    image = watching.frames[-1].image
+    assert image.shape == (8, 12, 3)
+    assert [int(image[y, x, 0]) for y, x in ((0, 0), (0, 6), (4, 0), (4, 6))] == [245, 235, 225, 0]
+
+
+@given(
+    counts=st.lists(st.integers(0, 12), min_size=1, max_size=4),
+    is_live=st.booleans(),
+    every=st.integers(1, 3),
+    bad=st.sets(st.integers(0, 12), max_size=3),
+    stop_at=st.integers(0, 20) | st.none(),
+)
+@settings(max_examples=40, deadline=None)
+def test_every_frame_is_accounted_for_whatever_happens(counts, is_live, every, bad, stop_at):
+    sink = Kept(at_frame(stop_at, lambda: pipeline.stop()) if stop_at is not None else lambda frame: None)
+    sources = [Drawn(count, is_live=is_live) for count in counts]
+    pipeline = Pipeline(sources, bad_at(*bad), [sink], options=Options(every=every))
+
+    with suppress(BadOutputError):
+        pipeline.run()
+
+    assert_accounted(pipeline)
+    status = pipeline.status()
+    assert len(sink.frames) + status.not_written == status.results
+    assert stop_at is not None or status.captured == sum(counts)
+
+
+# As an iterator
+
+
+def test_a_loop_gets_each_result_of_a_file():
+    assert [frame.index for frame in Pipeline(Drawn(20), negative)] == list(range(20))
+
+
+def test_leaving_the_loop_ends_the_run():
+    source = Drawn(100_000)
+
+    for frame in Pipeline(source, negative):
+        if frame.index == 5:
+            break
+
+    assert source.closed == 1
+
+
+def test_an_error_arrives_in_the_loop_after_the_results_before_it():
+    results = iter(Pipeline(Drawn(3, failure=SourceError("gone")), negative))
+
+    assert [next(results).index for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(SourceError, match="gone"):
+        next(results)
+
+
+def test_a_coroutine_gets_results_while_the_event_loop_goes_on():
+    async def watch() -> tuple[int, int]:
+        ticks, results = 0, 0
+
+        async def tick() -> None:
+            nonlocal ticks
+            while True:
+                ticks += 1
+                await asyncio.sleep(0.005)
+
+        ticking = asyncio.create_task(tick())
+        async for _ in Pipeline(Drawn(20, period=0.01), negative):
+            results += 1
+        ticking.cancel()
+        return ticks, results
+
+    ticks, results = asyncio.run(watch())
+
+    assert results == 20
+    assert ticks > 10
+
+
+# Watching
+
+
+def test_a_lost_source_is_told_and_shown_to_who_watches():
+    class Flaky(Drawn):
+        def __iter__(self):
+            yield from super().__iter__()
+            self.state = SourceState.RECONNECTING
+            time.sleep(0.4)
+            self.reconnects = 1
+            self.state = SourceState.LIVE
+            yield from super().__iter__()
+
+        reconnects = 0
+
+        def health(self):
+            return replace(super().health(), reconnects=self.reconnects, message="connection reset")
+
+    watching, writing, said = Kept(), Kept(), []
+    watching.is_watched = True
+    pipeline = Pipeline(Flaky(5, is_live=True, period=0.05), negative, [watching, writing])
+
+    pipeline.run(on_event=said.append)
+
+    assert said[0] == "drawn: reconnecting (connection reset)"
+    assert said[1].startswith("drawn: live again after 0.")
+    assert [frame.index for frame in watching.frames].count(-1) == 1, "a placeholder"
+    assert -1 not in [frame.index for frame in writing.frames]
+    assert pipeline.status().sources[0].reconnects == 1
+
+
+@pytest.mark.fault(20)
+def test_one_sink_may_fail_while_the_others_go_on():
+    failing, other = Kept(at_frame(5, fail(SinkError("disk full")))), Kept()
+    pipeline = Pipeline(Drawn(50), negative, [failing, other], options=Options(keep_going=True))
+
+    error = run_in_time(pipeline)
+
+    assert str(error) == "disk full"
+    assert len(other.frames) == 50
+
+
+@pytest.mark.fault(19)
+def test_a_sink_that_takes_nothing_costs_a_live_run_nothing():
+    hung = threading.Event()
+    stuck, other = Kept(lambda frame: hung.wait(5)), Kept()
+    stuck.queue_length = 1
+    pipeline = Pipeline(Drawn(50, is_live=True, period=0.005), negative, [stuck, other])
+    threading.Timer(0.6, hung.set).start()
+
+    pipeline.run()
+
+    assert len(other.frames) == pipeline.status().translated >= 40
+    assert_accounted(pipeline)
