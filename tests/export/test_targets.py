@@ -477,6 +477,7 @@ class Harm:
 
 @pytest.mark.parametrize("suffix", [".pt", ".pth"])
 @pytest.mark.parametrize("arguments", [("-o", "model.onnx"), ("--info",)])
+@pytest.mark.fault(34)
 def test_code_in_a_checkpoint_is_not_run(tmp_path, monkeypatch, suffix, arguments):
     path = tmp_path / f"latest_net_G{suffix}"
     torch.save({"model.1.weight": torch.zeros(1), "harm": Harm(tmp_path / "marker")}, path)

@@ -17,6 +17,7 @@ KILLS = 20
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.fault(36)
 def test_a_training_killed_at_random_moments_always_resumes_from_a_whole_checkpoint(tmp_path):
     # Wide enough that a checkpoint takes about as long to write as a step to compute: many kills hit the writing.
     write_pairs(tmp_path / "data" / "train", 4, 40, 40)

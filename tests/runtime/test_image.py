@@ -163,6 +163,7 @@ def test_the_exif_orientation_is_applied(jpeg):
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.7, 0.999])
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".webp", ".tif"])
+@pytest.mark.fault(16)
 def test_a_truncated_picture_is_refused_and_named(tmp_path, suffix, share):
     path = tmp_path / f"cut{suffix}"
     whole = cv2.imencode(suffix, cv2.resize(picture(6, 8), (320, 240)))[1].tobytes()
@@ -202,6 +203,7 @@ def test_a_missing_picture_is_named(tmp_path):
         read_image(tmp_path / "none.png")
 
 
+@pytest.mark.fault(17)
 def test_an_image_bomb_is_refused_before_it_takes_memory(tmp_path):
     (tmp_path / "bomb.png").write_bytes(png_of(40_000, 40_000))
     code = """

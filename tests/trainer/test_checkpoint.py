@@ -63,6 +63,7 @@ def test_a_checkpoint_cut_in_half_is_refused(path, has_sum):
         load_checkpoint(path)
 
 
+@pytest.mark.fault(35)
 def test_a_flipped_bit_is_found(path):
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -72,6 +73,7 @@ def test_a_flipped_bit_is_found(path):
         load_checkpoint(path)
 
 
+@pytest.mark.fault(34)
 def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path):
     trap = tmp_path / "trap"
 

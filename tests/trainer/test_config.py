@@ -77,6 +77,7 @@ def test_settings_written_as_toml_are_read_back(tmp_path):
         ("= 3", r"settings\.toml: not TOML"),
     ],
 )
+@pytest.mark.fault(45)
 def test_a_mistake_in_a_toml_file_is_named_with_its_line(tmp_path, text, message):
     with pytest.raises(UsageError, match=message):
         read_toml(toml(tmp_path, text), HINTS)
@@ -91,6 +92,7 @@ def test_a_resumed_training_keeps_its_settings_but_for_what_may_change():
     assert after == dataclasses.replace(before, data="new", steps=200)
 
 
+@pytest.mark.fault(39)
 def test_a_resumed_training_refuses_to_become_another_one():
     with pytest.raises(UsageError, match=r"began with --size 64x64, found 128x128"):
         resumed(RunConfig(size=(64, 64)), RunConfig(size=(128, 128)), changed={"size"})

@@ -142,6 +142,7 @@ def with_a_truncated_jpeg(tmp_path):
     return tmp_path
 
 
+@pytest.mark.fault(16)
 def test_a_truncated_jpeg_is_found_before_the_training_begins(with_a_truncated_jpeg):
     with pytest.raises(SourceError, match=r"1\.jpg: truncated JPEG.*--skip-unreadable"):
         opened(with_a_truncated_jpeg)

@@ -154,6 +154,7 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason=
 
 
 @needs_proc
+@pytest.mark.fault(40)
 def test_a_killed_process_ends_the_job_and_the_checkpoint_goes_on(tmp_path, start):
     process = start()
     wait_until(lambda: last_logged(tmp_path) >= 8, process)
@@ -172,6 +173,7 @@ def test_a_killed_process_ends_the_job_and_the_checkpoint_goes_on(tmp_path, star
 
 
 @needs_proc
+@pytest.mark.fault(40)
 def test_torchrun_restarts_the_job_from_the_last_checkpoint_by_itself(tmp_path, start):
     process = start("--max-restarts", "1")
     wait_until(lambda: last_logged(tmp_path) >= 8, process)

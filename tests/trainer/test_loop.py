@@ -352,6 +352,7 @@ def test_settings_left_in_the_run_repeat_it(settings, tmp_path):
     assert_same(first.networks, second.networks)
 
 
+@pytest.mark.fault(38)
 def test_a_loss_that_is_no_number_ends_the_training_and_keeps_the_checkpoint(settings, tmp_path):
     with pytest.raises(DivergedError, match=r"step \d+: (loss|weights).*lower --lr") as caught:
         train("pix2pix", replace(settings, lr=1e20, steps=100, save_every=100), tiny("pix2pix"), resume=None)
@@ -361,6 +362,7 @@ def test_a_loss_that_is_no_number_ends_the_training_and_keeps_the_checkpoint(set
     assert all(w.isfinite().all() for w in checkpoint.networks["G"].values())
 
 
+@pytest.mark.fault(38)
 def test_weights_that_are_no_numbers_never_replace_the_checkpoint_before(settings, tmp_path, monkeypatch):
     real_log = Recorder.log
     training = Training("pix2pix", settings, tiny("pix2pix"))
@@ -407,6 +409,7 @@ def failing_saves(monkeypatch, names_and_steps):
     monkeypatch.setattr(loop, "save_checkpoint", save)
 
 
+@pytest.mark.fault(37)
 def test_a_checkpoint_that_fails_once_is_a_warning(settings, tmp_path, monkeypatch, capsys):
     failing_saves(monkeypatch, {("last.pt", 5)})
 
@@ -417,6 +420,7 @@ def test_a_checkpoint_that_fails_once_is_a_warning(settings, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("minutes", [None, 0.0])
+@pytest.mark.fault(37)
 def test_a_last_checkpoint_that_fails_is_an_error(settings, monkeypatch, minutes):
     failing_saves(monkeypatch, {("last.pt", 12), ("last.pt", 1)})
 
@@ -443,6 +447,7 @@ def test_a_run_is_never_overwritten(settings, data):
     assert "holds a training already; add --resume" in the_error_line(again)
 
 
+@pytest.mark.fault(39)
 def test_a_resumed_training_may_be_made_longer_but_not_another_one(settings, tmp_path):
     train("pix2pix", settings, tiny("pix2pix"), resume=None)
 
