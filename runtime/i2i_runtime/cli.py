@@ -108,7 +108,7 @@ class _Grouped(click.Command):
     help="Where to run: cuda and tensorrt are NVIDIA's, gpu and npu Intel's.",
 )
 @click.option("--backend", type=click.Choice(["onnxruntime", "openvino"]), help="What runs an .onnx [onnxruntime].")
-@click.option("--precision", type=click.Choice(["f32", "bf16"]), help="What OpenVINO computes in [f32].")
+@click.option("--precision", type=click.Choice(["f32", "bf16", "f16"]), help="What OpenVINO computes in [f32].")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads for one inference.")
 @click.option("--trust-engine", is_flag=True, help="Run a plan without a sidecar, or one that was built elsewhere.")
 @click.option(

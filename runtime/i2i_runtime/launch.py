@@ -12,7 +12,7 @@ from typing import Literal
 import click
 
 from i2i_runtime.controls import Controls, ControlState, View
-from i2i_runtime.engines.base import Device, Engine
+from i2i_runtime.engines.base import Backend, Device, Engine, Precision
 from i2i_runtime.engines.open import open_engine
 from i2i_runtime.errors import UsageError
 from i2i_runtime.image import FitMode
@@ -37,8 +37,8 @@ class Request:
     model: Path | None
     explain: bool
     device: Device
-    backend: Literal["onnxruntime", "openvino"] | None
-    precision: Literal["f32", "bf16"] | None
+    backend: Backend | None
+    precision: Precision | None
     threads: int | None
     trust_engine: bool
     fit: FitMode
@@ -274,6 +274,7 @@ def choose(request: Request, say: Callable[[str], None]) -> Engine:
     from i2i_runtime.engines.choose import choose_engine
 
     assert request.model is not None
+    say(f"trying how {request.model.name} runs best here; what is found is remembered")
     choice = choose_engine(request.model, request.device, request.threads, trust=request.trust_engine)
     if request.explain:
         say(choice.explain())

@@ -241,3 +241,33 @@ def test_an_input_that_breaks_off_midway_is_translated_up_to_there(desk, long_cl
 
     assert finished.returncode == 0, finished.stderr
     assert 20 <= len(read_video(tmp_path / "out.mp4").pictures) <= 40
+
+
+@pytest.mark.fault(33)
+def test_out_of_memory_is_one_line_with_the_exit_code_of_devices(tmp_path):
+    weights = helper.make_tensor("w", TensorProto.FLOAT, [512, 3, 3, 3], np.zeros(512 * 27, np.float32))
+    back = helper.make_tensor("b", TensorProto.FLOAT, [3, 512, 1, 1], np.zeros(512 * 3, np.float32))
+    shape = [1, 3, None, None]
+    save(
+        tmp_path / "wide.onnx",
+        [
+            helper.make_node("Conv", ["image", "w"], ["many"], pads=[1, 1, 1, 1]),
+            helper.make_node("Conv", ["many", "b"], ["result"]),
+        ],
+        [("image", TensorProto.FLOAT, shape)],
+        [("result", TensorProto.FLOAT, shape)],
+        [weights, back],
+    )
+    cv2.imwrite(str(tmp_path / "large.png"), np.zeros((3000, 3000, 3), np.uint8))
+
+    def limit() -> None:
+        # The 512 channels of 3000x3000 values take 18 GB.
+        resource.setrlimit(resource.RLIMIT_AS, (6 * 2**30, 6 * 2**30))
+
+    finished = run(
+        "i2i-run", "--images", "large.png", "--engine", "wide.onnx", "--output", "results", cwd=tmp_path,
+        preexec_fn=limit,
+    )  # fmt: skip
+
+    assert "wide.onnx: inference failed: out of memory" in the_error_line(finished)
+    assert finished.returncode == 6

@@ -47,10 +47,13 @@ def test_the_names_are_read_from_the_sources():
     }
     assert {use.guard for use in uses_of_tensorrt() if use.name.startswith(("IRuntimeConfig", "IRuntimeCache"))} == {
         "IRuntimeConfig.create_runtime_cache",
+        "IRuntimeConfig.cuda_graph_strategy",
         "IRuntimeCache.serialize",
     }
     assert {use.keyword for use in uses_of_tensorrt()} == {"", "stream_handle"}
-    assert {"cudaMalloc", "cudaMemcpyKind.cudaMemcpyHostToDevice"} <= {use.name for use in uses_of_cuda()}
+    assert {"cudaMalloc", "cudaMemcpyKind.cudaMemcpyHostToDevice", "cudaGraphLaunch", "cudaHostAlloc"} <= {
+        use.name for use in uses_of_cuda()
+    }
 
 
 def test_no_object_of_tensorrt_escapes_the_reading():

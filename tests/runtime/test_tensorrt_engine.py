@@ -23,7 +23,7 @@ from i2i_runtime.engines.manifest import Manifest, manifest_path, read_manifest,
 from i2i_runtime.engines.nvinfer import Gpu, Messages
 from i2i_runtime.engines.open import open_engine
 from i2i_runtime.engines.tensorrt import TensorRtEngine
-from i2i_runtime.errors import DeviceError, ModelError
+from i2i_runtime.errors import DeviceError, ModelError, OutOfMemoryError
 
 
 def _has_tensorrt() -> bool:
@@ -66,6 +66,7 @@ def run_plan(plan: Path, *arguments: object):
 @needs_rtx
 @needs_no_gpu
 @pytest.mark.parametrize("arguments", [(), ("--trust-engine",), ("--device", "cuda")])
+@pytest.mark.fault(31)
 def test_without_a_gpu_a_plan_is_a_device_error(plan, arguments):
     result = run_plan(plan, *arguments)
 
@@ -85,6 +86,7 @@ def test_a_plan_does_not_run_on_the_cpu(plan):
 
 @needs_rtx
 @pytest.mark.parametrize("arguments", [(), ("--trust-engine",)])
+@pytest.mark.fault(32)
 def test_a_plan_that_was_altered_is_never_loaded(plan, arguments):
     plan.write_bytes(plan.read_bytes()[:-1])
 
@@ -110,6 +112,7 @@ def test_a_plan_without_a_sidecar_needs_trust_to_get_as_far_as_the_gpu(plan):
 
 
 @needs_rtx
+@pytest.mark.fault(32)
 def test_a_plan_of_another_version_says_both_versions_and_what_to_do(plan):
     edit_manifest(plan, library_version="1.0.0")
 
@@ -244,12 +247,20 @@ def test_a_plan_computes_what_onnx_runtime_computes(tmp_path, half):
 class StubCuda:
     """Device memory in main memory, with a count of what is not freed."""
 
+    cudaStreamNonBlocking = 1  # noqa: N815
+    cudaHostAllocDefault = 0  # noqa: N815
+    cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)  # noqa: N815
     cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)  # noqa: N815
     cudaError_t = SimpleNamespace(cudaSuccess=0, cudaErrorInsufficientDriver=35)  # noqa: N815
 
     def __init__(self) -> None:
         self.memory: dict[int, ctypes.Array] = {}
+        self.page_locked: dict[int, ctypes.Array] = {}
         self.streams = 0
+        self.graphs: dict[int, list] = {}
+        """The calls that each graph replays."""
+        self.capturing: list | None = None
+        self.launched = 0
         self.failing = ""
 
     def __getattr__(self, name: str):
@@ -265,18 +276,63 @@ class StubCuda:
         del self.memory[address]
         return (0,)
 
-    def _cudaStreamCreate(self):  # noqa: N802
+    def _cudaHostAlloc(self, size: int, flags: int):  # noqa: N802
+        block = (ctypes.c_char * size)()
+        self.page_locked[ctypes.addressof(block)] = block
+        return 0, ctypes.addressof(block)
+
+    def _cudaFreeHost(self, address: int):  # noqa: N802
+        del self.page_locked[address]
+        return (0,)
+
+    def _cudaStreamCreateWithFlags(self, flags: int):  # noqa: N802
         self.streams += 1
         return 0, 7
+
+    def on_stream(self, call) -> None:
+        """Do it now, or record it in the graph that is being captured."""
+        call() if self.capturing is None else self.capturing.append(call)
+
+    def _cudaStreamBeginCapture(self, stream: int, mode: int):  # noqa: N802
+        self.capturing = []
+        return (0,)
+
+    def _cudaStreamEndCapture(self, stream: int):  # noqa: N802
+        self.graphs[len(self.graphs) + 1], self.capturing = self.capturing, None
+        return 0, len(self.graphs)
+
+    def _cudaGraphInstantiate(self, graph: int, flags: int):  # noqa: N802
+        self.graphs[-graph] = self.graphs[graph]
+        return 0, -graph
+
+    def _cudaGraphDestroy(self, graph: int):  # noqa: N802
+        del self.graphs[graph]
+        return (0,)
+
+    _cudaGraphExecDestroy = _cudaGraphDestroy  # noqa: N815
+
+    def _cudaGraphLaunch(self, graph: int, stream: int):  # noqa: N802
+        self.launched += 1
+        for call in self.graphs[graph]:
+            call()
+        return (0,)
+
+    def _cudaGetLastError(self):  # noqa: N802
+        return (0,)
 
     def _cudaStreamDestroy(self, stream: int):  # noqa: N802
         self.streams -= 1
         return (0,)
 
     def _cudaMemcpyAsync(self, to: int, source: int, size: int, kind: int, stream: int):  # noqa: N802
-        device = to if kind == 1 else source
-        assert size <= len(self.memory[device]), "a copy past the end of device memory"
-        ctypes.memmove(to, source, size)
+        device, host = (to, source) if kind == 1 else (source, to)
+
+        def copy() -> None:
+            assert size <= len(self.memory[device]), "a copy past the end of device memory"
+            assert size <= len(self.page_locked[host]), "a copy past the end of page-locked memory"
+            ctypes.memmove(to, source, size)
+
+        self.on_stream(copy)
         return (0,)
 
     def _cudaStreamSynchronize(self, stream: int):  # noqa: N802
@@ -289,8 +345,9 @@ class StubCuda:
 class StubContext:
     """Negates float32."""
 
-    def __init__(self, shape: tuple[int, ...], messages: Messages) -> None:
+    def __init__(self, shape: tuple[int, ...], messages: Messages, cuda: StubCuda) -> None:
         self.shape = shape
+        self.cuda = cuda
         self.messages = messages
         self.addresses: dict[str, int] = {}
         self.works = True
@@ -315,7 +372,7 @@ class StubContext:
             np.ctypeslib.as_array(ctypes.cast(self.addresses[name], ctypes.POINTER(ctypes.c_float)), (count,))
             for name in ("image", "result")
         )
-        to[:] = -source
+        self.cuda.on_stream(lambda: np.negative(source, out=to))
         return True
 
 
@@ -323,7 +380,7 @@ class StubContext:
 def stub(tmp_path, monkeypatch):
     """A plan of any height and width from 1 to 64 on the stub; `open` loads it."""
     shape, messages, cuda = (1, 3, -1, -1), Messages(), StubCuda()
-    context = StubContext(shape, messages)
+    context = StubContext(shape, messages, cuda)
     engine = SimpleNamespace(
         num_io_tensors=2,
         get_tensor_name=lambda index: ("image", "result")[index],
@@ -386,9 +443,92 @@ def test_stub_pictures_of_all_sizes_run_in_buffers_that_grow_and_are_freed(stub)
             np.testing.assert_array_equal(engine.run(picture), -picture)
         assert sorted(len(block) for block in stub.cuda.memory.values()) == [3 * 64 * 64 * 4] * 2
 
-    assert stub.cuda.memory == {}
+    assert stub.cuda.memory == stub.cuda.page_locked == stub.cuda.graphs == {}
     assert stub.cuda.streams == 0
     engine.close()
+
+
+def test_stub_the_second_frame_of_a_size_is_captured_and_the_following_replay_it(stub):
+    with stub.open() as engine:
+        for seed in range(4):
+            picture = np.random.default_rng(seed).uniform(-1, 1, (1, 3, 8, 8)).astype(np.float32)
+            np.testing.assert_array_equal(engine.run(picture), -picture)
+
+        assert (stub.cuda.launched, len(stub.cuda.graphs)) == (3, 1)
+
+
+def test_stub_a_graph_is_never_replayed_for_another_size_nor_in_buffers_that_are_gone(stub):
+    with stub.open() as engine:
+        for size in ((8, 8), (4, 16), (64, 64), (8, 8)):
+            for _ in range(3):
+                picture = image(*size)
+                np.testing.assert_array_equal(engine.run(picture), -picture)
+            assert len(stub.cuda.graphs) == 1
+
+        assert stub.cuda.launched == 8
+
+
+@pytest.mark.parametrize("call", ["cudaStreamBeginCapture", "cudaGraphInstantiate", "the model"])
+def test_stub_what_cannot_be_captured_runs_all_the_same_and_is_not_tried_again(stub, call, monkeypatch):
+    stub.cuda.failing = call
+    if call == "the model":
+        execute = stub.context.execute_async_v3
+        monkeypatch.setattr(
+            stub.context, "execute_async_v3", lambda stream_handle: not stub.cuda.capturing and execute(stream_handle)
+        )
+    captures = []
+    begin = stub.cuda._cudaStreamBeginCapture
+    monkeypatch.setattr(
+        stub.cuda, "_cudaStreamBeginCapture", lambda *given: captures.append(given) or begin(*given), raising=False
+    )
+
+    with stub.open() as engine:
+        for _ in range(4):
+            np.testing.assert_array_equal(engine.run(image(8, 8)), -image(8, 8))
+
+    assert stub.cuda.launched == 0
+    assert stub.cuda.capturing is None
+    assert len(captures) <= 1
+
+
+def test_stub_a_failure_in_the_middle_of_a_new_size_does_not_spoil_the_next_frame(stub):
+    with stub.open() as engine:
+        engine.run(image(8, 8))
+        stub.cuda.failing = "cudaHostAlloc"
+        with pytest.raises(OutOfMemoryError, match="out of memory"):
+            engine.run(image(64, 64))
+        stub.cuda.failing = ""
+
+        np.testing.assert_array_equal(engine.run(image(8, 8)), -image(8, 8))
+        np.testing.assert_array_equal(engine.run(image(64, 64)), -image(64, 64))
+
+
+def test_stub_a_result_goes_into_the_array_that_is_given_and_one_of_another_size_is_refused(stub):
+    out = np.empty((1, 3, 8, 8), np.float32)
+
+    with stub.open() as engine:
+        assert engine.run(image(8, 8), out=out) is out
+        np.testing.assert_array_equal(out, -image(8, 8))
+        with pytest.raises(ModelError, match=r"output result: expected float32 1x3x4x8, found float32 1x3x8x8"):
+            engine.run(image(4, 8), out=out)
+
+
+def test_stub_warming_up_leaves_nothing_for_the_first_frame_to_prepare(stub):
+    with stub.open() as engine:
+        engine.warm_up((8, 8))
+
+        assert (stub.cuda.launched, len(stub.cuda.graphs)) == (2, 1)
+
+
+def test_stub_tensorrt_rtx_captures_graphs_itself(compiling):
+    compiling.trt.CudaGraphStrategy = SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole")
+    compiling.config.cuda_graph_strategy = "none"
+
+    with TensorRtEngine(compiling.path) as engine:
+        for _ in range(3):
+            np.testing.assert_array_equal(engine.run(image(8, 8)), -image(8, 8))
+
+    assert (compiling.config.cuda_graph_strategy, compiling.cuda.launched) == ("whole", 0)
 
 
 def test_stub_a_result_is_the_callers_and_an_array_of_any_layout_is_read_right(stub):
@@ -424,20 +564,22 @@ def test_stub_a_failed_inference_says_why(stub):
         engine.run(image(8, 8))
 
 
-@pytest.mark.parametrize("call", ["cudaMalloc", "cudaMemcpyAsync", "cudaStreamSynchronize"])
+@pytest.mark.parametrize("call", ["cudaMalloc", "cudaHostAlloc", "cudaMemcpyAsync", "cudaStreamSynchronize"])
+@pytest.mark.fault(33)
 def test_stub_a_failed_cuda_call_says_why_and_the_engine_still_closes(stub, call):
     with stub.open() as engine:
         stub.cuda.failing = call
-        with pytest.raises(ModelError, match=r"^zebra.plan: CUDA failed \(out of memory\)$"):
+        with pytest.raises(OutOfMemoryError, match=r"^zebra.plan: CUDA failed \(out of memory\)$"):
             engine.run(image(8, 8))
 
-    assert stub.cuda.memory == {}
+    assert stub.cuda.memory == stub.cuda.page_locked == {}
     assert stub.cuda.streams == 0
 
 
+@pytest.mark.fault(33)
 def test_stub_a_plan_that_does_not_load_or_has_no_room_says_why(stub):
     stub.engine.create_execution_context = lambda: None
-    with pytest.raises(ModelError, match=r"zebra.plan: no room to run it on Stub"):
+    with pytest.raises(OutOfMemoryError, match=r"zebra.plan: no room to run it on Stub"):
         stub.open()
 
     stub.trt.Runtime = lambda logger: SimpleNamespace(deserialize_cuda_engine=lambda content: None)
@@ -483,6 +625,7 @@ def test_stub_types_and_layouts_that_numpy_does_not_have_are_refused(stub):
         ({"compute_capability": None}, None),
     ],
 )
+@pytest.mark.fault(32)
 def test_stub_a_plan_is_loaded_where_it_was_built_for_only(stub, changes, message):
     sidecar(stub, **changes)
 

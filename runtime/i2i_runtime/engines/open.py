@@ -5,9 +5,9 @@ from __future__ import annotations
 from importlib import metadata
 from pathlib import Path
 
-from i2i_runtime.engines.base import Device, Engine
+from i2i_runtime.engines.base import Backend, Device, Engine, Precision
 from i2i_runtime.engines.manifest import PLAN_SUFFIXES
-from i2i_runtime.errors import DeviceError, ModelError, reason
+from i2i_runtime.errors import DeviceError, ModelError, UsageError, reason
 
 _ONE_OF_EACH = (
     ("onnxruntime", "onnxruntime-gpu"),
@@ -17,7 +17,13 @@ _ONE_OF_EACH = (
 
 
 def open_engine(
-    path: str | Path, device: Device = "auto", threads: int | None = None, *, trust: bool = False
+    path: str | Path,
+    device: Device = "auto",
+    threads: int | None = None,
+    *,
+    trust: bool = False,
+    backend: Backend | None = None,
+    precision: Precision | None = None,
 ) -> Engine:
     """Load a model file with the engine that its suffix asks for.
 
@@ -26,8 +32,11 @@ def open_engine(
         device: where to run it.
         threads: CPU threads for one inference; None leaves the choice to the engine.
         trust: run a plan without a sidecar, or one that was built elsewhere: it is native code.
+        backend: what runs an `.onnx` file; None is ONNX Runtime, or OpenVINO where `precision` asks for it.
+        precision: what OpenVINO computes in; None is `f32`.
 
     Raises:
+        UsageError: a backend or precision that this kind of file does not have.
         ModelError: no such file, an unknown kind of file, a broken file, no engine installed.
         DeviceError: the device is not there.
     """
@@ -35,12 +44,17 @@ def open_engine(
     if not path.is_file():
         raise ModelError(f"{path}: no such engine file; make one with i2i-export RUN/best.pt -o model.onnx")
     suffix = path.suffix.lower()
-    if suffix == ".onnx":
+    library = {".onnx": backend or ("openvino" if precision else "onnxruntime"), ".xml": "openvino"}.get(suffix)
+    if backend not in (None, library):
+        raise UsageError(f"{path}: {backend} does not run {suffix or 'such'} files; leave the backend out")
+    if precision and library != "openvino":
+        raise UsageError(f"{path}: only OpenVINO has a choice of precision, {precision}; leave it out")
+    if library == "onnxruntime":
         return _open_onnx(path, device, threads)
+    if library == "openvino":
+        return _open_openvino(path, device, threads, precision or "f32")
     if suffix in PLAN_SUFFIXES:
         return _open_plan(path, device, trust)
-    if suffix == ".xml":
-        return _open_openvino(path, device, threads)
     hint = "; export the checkpoint first: i2i-export" if suffix == ".pt" else ""
     raise ModelError(
         f"{path}: expected an .onnx, {', '.join(PLAN_SUFFIXES)} or .xml file, found {path.suffix or 'no suffix'}{hint}"
@@ -62,18 +76,21 @@ def _open_plan(path: Path, device: Device, trust: bool) -> Engine:
     # Its libraries are chosen by what the plan's sidecar says, and imported there.
     from i2i_runtime.engines.tensorrt import TensorRtEngine
 
-    if device == "cpu":
-        raise DeviceError(f"--device cpu: {path.name} runs on an NVIDIA GPU; use the model's .onnx or .xml on the CPU")
+    if device in ("cpu", "gpu", "npu"):
+        where = "the CPU" if device == "cpu" else f"an Intel {device.upper()}"
+        raise DeviceError(
+            f"--device {device}: {path.name} runs on an NVIDIA GPU; use the model's .onnx or .xml on {where}"
+        )
     return TensorRtEngine(path, trust=trust)
 
 
-def _open_openvino(path: Path, device: Device, threads: int | None) -> Engine:
+def _open_openvino(path: Path, device: Device, threads: int | None, precision: Precision) -> Engine:
     try:
         from i2i_runtime.engines.openvino import OpenVinoEngine
     except ImportError as error:
         raise ModelError(f"no engine to run OpenVINO models ({reason(error)}); pip install 'i2i[openvino]'") from error
 
-    return OpenVinoEngine(path, device, threads)
+    return OpenVinoEngine(path, device, threads, precision)
 
 
 def wheel_conflicts() -> list[str]:
