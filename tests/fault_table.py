@@ -69,6 +69,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
+    unknown = {number for mark in item.iter_markers("fault") for number in mark.args} - FAULTS.keys()
+    if unknown:
+        raise pytest.UsageError(f"{item.nodeid}: no such fault: {sorted(unknown)}")
     # Properties travel with the report from the process of a worker to the one that prints.
     item.user_properties += [("fault", number) for mark in item.iter_markers("fault") for number in mark.args]
 

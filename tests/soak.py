@@ -72,8 +72,11 @@ class Outcome:
         # With each break the frames in the network and until the next key frame are gone: a second's worth at most.
         if not self.sent - self.corrupted - (self.drops + 1) * 2 * FPS <= self.captured <= self.sent:
             found.append(f"{self.sent} frames sent, {self.captured} captured")
-        if self.rss_slope > 1:
-            found.append(f"memory grows by {self.rss_slope:.2f} MiB a minute")
+        if self.rss_slope > 1 or self.rss_growth > 20:
+            found.append(f"memory grows by {self.rss_slope:.2f} MiB a minute, {self.rss_growth:.1f} MiB in all")
+        # Some garbled data still decodes, and some frames of a broken connection never arrive.
+        if self.corrupted > 10 and self.decode_errors < self.corrupted / 3:
+            found.append(f"{self.corrupted} frames were damaged, {self.decode_errors} noticed")
         for what, (before, after) in (("threads", self.threads), ("open files", self.files)):
             if after > before:
                 found.append(f"{before} {what} before, {after} after")

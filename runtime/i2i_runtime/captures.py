@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -31,6 +33,12 @@ class Stage(Protocol):
         """Finish a sink."""
 
 
+@dataclass
+class _Recording:
+    sink: Sink
+    failure: str | None = None
+
+
 class Captures:
     """Carries out `record` and `snapshot`; a failure is told to the controls and costs the run nothing."""
 
@@ -38,7 +46,7 @@ class Captures:
         self._stage = stage
         self._folder = folder
         self._lock = threading.Lock()
-        self._recording: tuple[Path, Sink] | None = None
+        self._recording: _Recording | None = None
         stage.controls.on("record", lambda value: self._toggle())
         stage.controls.on("snapshot", lambda value: self._snapshot())
 
@@ -46,31 +54,33 @@ class Captures:
         """End a recording that is going on; its file is whole afterwards."""
         with self._lock:
             if self._recording is not None:
-                self._end(*self._recording)
+                self._end(self._recording)
 
     def _toggle(self) -> None:
         with self._lock:
-            if self._recording is not None:
-                self._end(*self._recording)
+            if self._recording is not None and self._recording.failure is None:
+                self._end(self._recording)
                 return
             path = self._new_path(".mp4")
             try:
                 make_folder(path.parent)
-                sink = open_sink(path)
-                self._stage.add_sink(sink, self._failed)
+                recording = _Recording(open_sink(path))
+                # Told before it begins: its worker may fail at once.
+                self._stage.controls.update(recording=str(path), message=f"recording {path}")
+                self._recording = recording
+                self._stage.add_sink(recording.sink, partial(self._failed, recording))
             except I2IError as error:
-                self._stage.controls.update(message=str(error))
-                return
-            self._recording = path, sink
-            self._stage.controls.update(recording=str(path), message=f"recording {path}")
+                self._recording = None
+                self._stage.controls.update(recording=None, message=str(error))
 
-    def _end(self, path: Path, sink: Sink) -> None:
+    def _end(self, recording: _Recording) -> None:
         self._recording = None
-        self._stage.remove_sink(sink)
-        self._stage.controls.update(recording=None, message=f"recorded {path}")
+        self._stage.remove_sink(recording.sink)
+        self._stage.controls.update(recording=None, message=recording.failure or f"recorded {recording.sink.summary()}")
 
-    def _failed(self, message: str) -> None:
-        self._recording = None
+    def _failed(self, recording: _Recording, message: str) -> None:
+        # On the sink's worker, for which `_end` may be waiting: without the lock.
+        recording.failure = message
         self._stage.controls.update(recording=None, message=message)
 
     def _snapshot(self) -> None:

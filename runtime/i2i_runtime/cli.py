@@ -181,6 +181,12 @@ class _Grouped(click.Command):
 )
 @click.option("--fixed-size", is_flag=True, help="Letterbox when the source changes size, instead of a new video file.")
 @click.option(
+    "--segment",
+    type=click.FloatRange(min=1),
+    metavar="SECONDS",
+    help="Begin a new video file every so often [live sources: 21600].",
+)
+@click.option(
     "--captures",
     type=click.Path(path_type=Path),
     default=Path("captures"),
@@ -200,7 +206,7 @@ class _Grouped(click.Command):
     "--skip-similar",
     is_flag=False,
     flag_value="4",
-    type=click.FloatRange(min=0),
+    type=click.FloatRange(0, 255, max_open=True),
     metavar="[LEVELS]",
     help="Show the last result again while nothing moves: no block differs by more than so many grey levels.",
 )
@@ -208,9 +214,9 @@ class _Grouped(click.Command):
     "--stabilize",
     is_flag=False,
     flag_value="0.7",
-    type=click.FloatRange(0, 1),
+    type=click.FloatRange(0, 1, max_open=True),
     metavar="[STRENGTH]",
-    help="Against flicker, from 0 to 1.",
+    help="Against flicker, from 0 to below 1.",
 )
 @click.option("--strict", is_flag=True, help="End at the first frame without a result or that cannot be decoded.")
 @command.debug_option

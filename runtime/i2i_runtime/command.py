@@ -33,7 +33,7 @@ def run(command: click.Command) -> NoReturn:
         code = error.exit_code
     except I2IError as error:
         if "--debug" in arguments:
-            traceback.print_exc()
+            _show_traceback()
         code = _say(str(error), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         code = _say("interrupted", 130)
@@ -41,11 +41,16 @@ def run(command: click.Command) -> NoReturn:
         code = _say("out of memory: use a smaller --size or --batch", 6)
     except Exception as error:
         if "--debug" in arguments:
-            traceback.print_exc()
+            _show_traceback()
         code = _say(f"unexpected {type(error).__name__}: {reason(error)} (run again with --debug)", 1)
     if sys.stdout is not None:  # None where the parent process gave us none (`>&-`)
         sys.stdout.flush()
     sys.exit(code)
+
+
+def _show_traceback() -> None:
+    # Libraries put whole addresses into their errors.
+    click.echo(redact(traceback.format_exc()), err=True, nl=False)
 
 
 def _say(message: str, exit_code: int) -> int:

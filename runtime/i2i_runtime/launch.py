@@ -69,6 +69,7 @@ class Request:
     token: str | None
     encoder: str | None
     fixed_size: bool
+    segment: float | None
     captures: Path
     keep_going: bool
 
@@ -140,13 +141,14 @@ class Request:
         return bool(self.source) or any(getattr(self, name) is not None for name in names)
 
     def options(self, sinks: list[Sink]) -> Options:
-        """How the pipeline treats frames; a file is played at its pace where all of the sinks are watched."""
+        """How the pipeline treats frames; a file is played at its pace where a sink is watched."""
         return Options(
             every=self.every,
             max_fps=self.max_fps,
             skip_similar=self.skip_similar,
             stabilize=self.stabilize,
-            keep_pace=all(sink.is_watched for sink in sinks),
+            # Who watches, and a server above all, takes a file no faster than it plays.
+            keep_pace=any(sink.is_watched for sink in sinks),
             strict=self.strict,
             keep_going=self.keep_going,
             captures=self.captures,
@@ -168,7 +170,12 @@ def open_sinks(request: Request, addresses: list[Address]) -> list[Sink]:
         for address in addresses:
             if address.kind is Kind.VIDEO and "://" not in output:
                 _refuse_to_overwrite(Path(address.where), Path(output), len(addresses))
-    sinks = [open_sink(output, encoder=request.encoder, fixed_size=request.fixed_size) for output in request.output]
+    sinks = [
+        open_sink(
+            output, encoder=request.encoder, fixed_size=request.fixed_size, segment_s=request.segment
+        )
+        for output in request.output
+    ]
     if request.serve is not None:
         from i2i_runtime.sinks.page import PageSink
 
@@ -341,5 +348,6 @@ def introduce(model: ModelSwitch, sinks: list[Sink]) -> None:
     model_size = f"{size.width}x{size.height}" if size.width else "any size"
     click.echo(f"{model.card.name}: {model_size}, {model.provider}", err=True)
     for sink in sinks:
-        if url := getattr(sink, "url", None):
-            click.echo(f"live page: {url}", err=True)
+        if address := getattr(sink, "address", None):
+            # A token that somebody chose is known to them, and this line may end in a log.
+            click.echo(f"live page: {sink.url if sink.made_token else address}", err=True)

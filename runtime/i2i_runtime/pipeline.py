@@ -9,24 +9,27 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from i2i_runtime.captures import Captures
 from i2i_runtime.channel import Channel, first_of_each
 from i2i_runtime.controls import Controls
-from i2i_runtime.errors import SourceError, UsageError
+from i2i_runtime.errors import SinkError, SourceError, UsageError
 from i2i_runtime.frame import Frame, Image
+from i2i_runtime.outlets import Outlets
 from i2i_runtime.selection import Selection
 from i2i_runtime.similar import SimilarFilter
-from i2i_runtime.sinks.base import Sink, SinkClosed
+from i2i_runtime.sinks.base import Sink
 from i2i_runtime.sources.base import Source, SourceHealth, SourceState, StreamInfo
 from i2i_runtime.stabilize import Stabilizer
 from i2i_runtime.stats import Stats, Status
 from i2i_runtime.translation import Lane, Translation
-from i2i_runtime.view import mosaic, placeholder
+from i2i_runtime.view import mosaic
+from i2i_runtime.watch import SourceWatch
 
 _FILE_QUEUE = 4
 """Decoded frames that may wait for the model."""
@@ -36,6 +39,14 @@ _ABANDON_AFTER = 2.0
 """Seconds that a blocked capture thread is given to end; decoders and drivers can hang for longer."""
 _PICTURE_PERIOD = 1.0
 """Seconds that a picture without a clock is shown when a run keeps the source's pace."""
+_LATE = 0.5
+"""Seconds that a played frame may be late before the pace is taken up from there."""
+_RELEASE_AFTER = 1.0
+"""Seconds after a stop in which the result that is under way is still written."""
+_FINISH_WITHIN = 5.0
+"""Seconds that sinks are given to finish after a stop; then they are left alone, and the run ends with an error."""
+_EVENTS = 100
+"""Lines that are kept until somebody is told."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,27 +102,6 @@ class _Stream:
     """How it ended; None while it goes on."""
 
 
-@dataclass
-class _Outlet:
-    """The way to a sink."""
-
-    sink: Sink
-    frames: Channel[Frame]
-    thread: threading.Thread | None = None
-    """None for a sink of the main thread."""
-    on_failure: Callable[[str], None] | None = None
-    """Told of a failure that shall not end the run."""
-
-
-@dataclass
-class _Seen:
-    """What the supervisor told last of a source."""
-
-    state: SourceState = SourceState.LIVE
-    reconnects: int = 0
-    since: float = field(default_factory=time.monotonic)
-
-
 class Pipeline:
     """Runs sources through a translator into any number of sinks.
 
@@ -147,22 +137,32 @@ class Pipeline:
             controls: what keys and buttons act on; new ones by default.
         """
         self._sources = [source] if isinstance(source, Source) else list(source)
-        self._options = options
+        self._is_live = any(each.info.is_live for each in self._sources)
+        # Beside a live source a file is played: nothing could keep up with both.
+        self._keeps_pace = options.keep_pace or self._is_live
+        self._strict = options.strict
         self.controls = controls or Controls()
         self._stats = Stats()
         self._stop = threading.Event()
         self._was_stopped = False
         self._failure: BaseException | None = None
-        self._lock = threading.Lock()
         self._arrived = threading.Condition()
         self._streams = [self._stream(each) for each in self._sources]
-        self._events = [f"{source.info.name}: {source.info.note}" for source in self._sources if source.info.note]
+        notes = [f"{each.info.name}: {each.info.note}" for each in self._sources if each.info.note]
+        self._events = deque(notes, maxlen=_EVENTS)
         self._lanes = [options.lane() for _ in self._sources]
         self._translation = Translation(
             translator, self._lanes, self.controls, self._stats, strict=options.strict, say=self._events.append
         )
-        self._outlets = [self._outlet(sink) for sink in sinks]
-        self._removed: list[Sink] = []
+        self._outlets = Outlets(
+            sinks,
+            self._stats,
+            newest_wins=self._is_live,
+            keep_going=options.keep_going,
+            stop=self.stop,
+            fail=self._fail,
+            say=self._events.append,
+        )
         self._captures = Captures(self, options.captures)
         self.controls.on("quit", lambda value: self.stop())
 
@@ -170,21 +170,6 @@ class Pipeline:
         is_live = source.info.is_live
         inbox = Channel[Frame](1 if is_live else _FILE_QUEUE, newest_wins=is_live, changed=self._arrived)
         return _Stream(source=source, inbox=inbox)
-
-    def _outlet(self, sink: Sink, on_failure: Callable[[str], None] | None = None) -> _Outlet:
-        frames = Channel[Frame](sink.queue_length, newest_wins=self._is_live or sink.queue_length == 1)
-        outlet = _Outlet(sink=sink, frames=frames, on_failure=on_failure)
-        if not sink.needs_main_thread:
-            outlet.thread = self._thread(partial(self._feed, outlet))
-        return outlet
-
-    @property
-    def _is_live(self) -> bool:
-        return any(source.info.is_live for source in self._sources)
-
-    @property
-    def _infos(self) -> list[StreamInfo]:
-        return [source.info for source in self._sources]
 
     def status(self) -> Status:
         """The figures now, from any thread."""
@@ -211,39 +196,33 @@ class Pipeline:
         Raises:
             SourceError, ModelError, DeviceError, SinkError: what failed, after all sinks were finished.
         """
-        on_main = [outlet for outlet in self._outlets if outlet.thread is None]
         captures = [self._thread(partial(self._capture, stream)) for stream in self._streams]
         inference = self._thread(self._infer)
-        self._start_sinks()
-        for thread in (*captures, inference, *(outlet.thread for outlet in self._outlets if outlet.thread)):
-            thread.start()
-        seen = [_Seen() for _ in self._streams]
         try:
-            next_tick = 0.0
-            while (workers := self._alive(inference)) or not all(outlet.frames.is_finished for outlet in on_main):
-                self._carry_out_stop()
-                self._serve_or_wait(on_main, workers)
-                self._watch_sources(seen)
-                while on_event and self._events:
-                    on_event(self._events.pop(0))
-                if on_tick and time.monotonic() >= next_tick:
-                    next_tick = time.monotonic() + _TICK
-                    on_tick(self.status())
+            self._outlets.start(self.status, self.controls, [source.info for source in self._sources])
+        except BaseException:
+            for source in self._sources:
+                source.close()
+            raise
+        for thread in (*captures, inference):
+            thread.start()
+        try:
+            self._supervise(inference, on_tick, on_event)
         except BaseException:
             # A second Ctrl-C, or a callback that raised: end everything all the same.
             self.stop()
             self._carry_out_stop()
-            for worker in self._alive(inference):
+            self._outlets.close()
+            for worker in (inference, *self._outlets.alive()):
                 worker.join(_ABANDON_AFTER)
             raise
         finally:
-            for outlet in on_main:
-                try:
-                    outlet.sink.close()
-                except Exception as error:
-                    self._fail(error)
+            self._outlets.close_on_main_thread()
             self._close_sources(captures)
-        failure = self._failure or (self._translation.bad_output if self.status().results == 0 else None)
+        self._tell(on_event)
+        failure = self._failure or self._outlets.kept_failure
+        if failure is None and self.status().results == 0:
+            failure = self._translation.bad_output
         if failure is not None:
             raise failure
         return Result(
@@ -253,29 +232,64 @@ class Pipeline:
             stopped=self._was_stopped,
         )
 
+    def _supervise(
+        self,
+        inference: threading.Thread,
+        on_tick: Callable[[Status], None] | None,
+        on_event: Callable[[str], None] | None,
+    ) -> None:
+        """Until every worker has ended: serve the main thread's sinks, carry out a stop, watch, tell."""
+        watch = SourceWatch(self._lanes, self._events.append, self._show_notices)
+        next_tick, stopped_at = 0.0, None
+        while True:
+            if self._stop.is_set():
+                stopped_at = stopped_at or time.monotonic()
+                self._carry_out_stop()
+                if time.monotonic() - stopped_at > _RELEASE_AFTER:
+                    # The inference thread may be waiting for room in the queue of a sink that hangs.
+                    self._outlets.close()
+            workers = [each for each in (inference, *self._outlets.alive()) if each.is_alive()]
+            is_serving = self._outlets.serve_main_thread()
+            if not workers and not is_serving:
+                return
+            if not is_serving:
+                workers[0].join(_TICK)
+            if stopped_at and not inference.is_alive() and time.monotonic() - stopped_at > _FINISH_WITHIN:
+                hung = "; ".join(sink.summary() for sink in self._outlets.busy())
+                if hung:
+                    self._fail(SinkError(f"{hung}: does not end within {_FINISH_WITHIN:.0f} s; it is left as it is"))
+                    return
+            healths = [_health(stream) for stream in self._streams]
+            watch.look(healths)
+            self._be_strict(healths)
+            self._tell(on_event)
+            if on_tick and time.monotonic() >= next_tick:
+                next_tick = time.monotonic() + _TICK
+                on_tick(self.status())
+
+    def _tell(self, on_event: Callable[[str], None] | None) -> None:
+        while on_event and self._events:
+            on_event(self._events.popleft())
+
+    def _be_strict(self, healths: Sequence[SourceHealth]) -> None:
+        for health, source in zip(healths, self._sources, strict=True):
+            if self._strict and health.decode_errors:
+                damage = next(iter(source.skipped), None) or health.message
+                self._fail(SourceError(damage or f"{health.name}: {health.decode_errors} frames cannot be decoded"))
+
     def add_sink(self, sink: Sink, on_failure: Callable[[str], None]) -> None:
         """Give the results to one more sink from now on, while it runs; its failure does not end the run.
 
         Raises:
-            SinkError: it cannot take such a stream.
+            SinkError: it cannot take such a stream, or the run is over.
         """
         sink.attach(self.status, self.controls)
-        sink.start(*self._infos)
-        outlet = self._outlet(sink, on_failure)
-        assert outlet.thread is not None, "only a sink with a thread of its own can be added"
-        outlet.thread.start()
-        with self._lock:
-            self._outlets.append(outlet)
+        sink.start(*(source.info for source in self._sources))
+        self._outlets.add(sink, on_failure)
 
     def remove_sink(self, sink: Sink) -> None:
         """Finish a sink that was added, and wait until what it was given is written."""
-        with self._lock:
-            outlet = next(each for each in self._outlets if each.sink is sink)
-            self._outlets.remove(outlet)
-            self._removed.append(sink)
-        outlet.frames.close()
-        if outlet.thread is not None:
-            outlet.thread.join()
+        self._outlets.remove(sink)
 
     def picture(self) -> Image | None:
         """The latest picture that is shown, of several sources side by side; None before the first."""
@@ -285,7 +299,7 @@ class Pipeline:
 
     def summaries(self) -> tuple[str, ...]:
         """What each sink has made."""
-        return tuple(sink.summary() for sink in (*(outlet.sink for outlet in self._outlets), *self._removed))
+        return self._outlets.summaries()
 
     def __iter__(self) -> Iterator[Frame]:
         """The results one by one, while the run goes on in a thread of its own; leaving the loop ends the run.
@@ -295,59 +309,55 @@ class Pipeline:
         Raises:
             SourceError, ModelError, DeviceError, SinkError: as `run`.
         """
-        handed_over = self._hand_over()
-        runner = threading.Thread(target=self._run_quietly, daemon=True)
-        runner.start()
+        results, runner = self._begin()
         try:
-            yield from handed_over.results
+            yield from results
             runner.join()
             if self._failure is not None:
                 raise self._failure
         finally:
-            self.stop()
-            handed_over.results.close(discard=True)
+            self._abandon(results)
             runner.join()
 
     async def __aiter__(self) -> AsyncIterator[Frame]:
-        """As `for`, without blocking the event loop."""
+        """As `for`, without blocking the event loop; a cancelled task ends the run."""
         import asyncio
 
-        frames = iter(self)
+        results, runner = self._begin()
         try:
-            while (frame := await asyncio.to_thread(next, frames, None)) is not None:
+            while (frame := await asyncio.to_thread(results.get)) is not None:
                 yield frame
+            await asyncio.to_thread(runner.join)
+            if self._failure is not None:
+                raise self._failure
         finally:
-            await asyncio.to_thread(frames.close)  # type: ignore[attr-defined]
+            # First, so that the thread which waits for a result is free.
+            self._abandon(results)
+            await asyncio.to_thread(runner.join)
 
-    def _hand_over(self) -> _HandOver:
-        if any(outlet.thread is None for outlet in self._outlets):
+    def _begin(self) -> tuple[Channel[Frame], threading.Thread]:
+        """Run in a thread of its own: where the results come from, and that thread."""
+        if self._outlets.need_main_thread:
             raise UsageError("a window needs the main thread: use run(), or a loop without a window")
         sink = _HandOver(newest_wins=self._is_live)
-        self._outlets.append(self._outlet(sink))
-        return sink
+        self._outlets.add(sink)
+        runner = threading.Thread(target=partial(self._run_quietly, sink), daemon=True)
+        runner.start()
+        return sink.results, runner
 
-    def _run_quietly(self) -> None:
+    def _run_quietly(self, sink: _HandOver) -> None:
         try:
             self.run()
         except BaseException as error:
             self._failure = self._failure or error
         finally:
-            for outlet in self._outlets:
-                outlet.sink.close()
+            sink.close()
+
+    def _abandon(self, results: Channel[Frame]) -> None:
+        self.stop()
+        results.close(discard=True)
 
     # -- threads ------------------------------------------------------------------------------------------------------
-
-    def _start_sinks(self) -> None:
-        try:
-            for outlet in self._outlets:
-                outlet.sink.attach(self.status, self.controls)
-                outlet.sink.start(*self._infos)
-        except BaseException:
-            for outlet in self._outlets:
-                outlet.sink.close()
-            for source in self._sources:
-                source.close()
-            raise
 
     def _close_sources(self, captures: Sequence[threading.Thread]) -> None:
         for source in self._sources:
@@ -362,63 +372,37 @@ class Pipeline:
         def guarded() -> None:
             try:
                 work()
-            except SinkClosed:
-                self.stop()
             except BaseException as error:
                 self._fail(error)
 
         return threading.Thread(target=guarded, daemon=True)
-
-    def _alive(self, inference: threading.Thread) -> list[threading.Thread]:
-        with self._lock:
-            threads = [inference, *(outlet.thread for outlet in self._outlets if outlet.thread)]
-        return [thread for thread in threads if thread.is_alive()]
 
     def _fail(self, error: BaseException) -> None:
         self._failure = self._failure or error
         self._stop.set()
 
     def _carry_out_stop(self) -> None:
-        """After `stop` nothing more is captured, and frames that wait for the model are dropped."""
-        if self._stop.is_set():
-            for stream in self._streams:
-                stream.source.interrupt()
-                self._stats.count("dropped", stream.inbox.close(discard=True))
-
-    def _serve_or_wait(self, on_main: list[_Outlet], workers: list[threading.Thread]) -> None:
-        """Spend a tick: on the sinks of the main thread, or waiting for a worker to end."""
-        waiting = [outlet for outlet in on_main if not outlet.frames.is_finished]
-        if not waiting and workers:
-            workers[0].join(_TICK)
-        for outlet in waiting:
-            frame = outlet.frames.get(timeout=_TICK / len(waiting))
-            try:
-                if frame is None:
-                    outlet.sink.idle()
-                else:
-                    self._write(outlet.sink, frame)
-            except Exception as error:
-                # Nothing more for a window that is closed: showing a frame would open it again.
-                self._stats.count("not_written", outlet.frames.close(discard=True))
-                if isinstance(error, SinkClosed):
-                    self.stop()
-                else:
-                    self._fail(error)
+        """Nothing more is captured, and frames that wait for the model are dropped."""
+        for stream in self._streams:
+            stream.source.interrupt()
+            self._stats.count("dropped", stream.inbox.close(discard=True))
 
     def _capture(self, stream: _Stream) -> None:
+        is_played = self._keeps_pace and not stream.source.info.is_live
         began = time.monotonic()
         try:
             for number, frame in enumerate(stream.source):
-                if self._options.keep_pace and not stream.source.info.is_live:
-                    shown_at = _PICTURE_PERIOD * number if frame.timestamp is None else float(frame.timestamp)
-                    self._stop.wait(began + shown_at - time.monotonic())
+                if is_played:
+                    due = began + (_PICTURE_PERIOD * number if frame.timestamp is None else float(frame.timestamp))
+                    self._stop.wait(due - time.monotonic())
+                    late = time.monotonic() - due
+                    # After a pause it goes on at its pace and does not run to make up for it.
+                    began += late if late > _LATE else 0.0
                     frame = replace(frame, captured_at=time.monotonic())
                 if self._stop.is_set():
                     return
                 self._stats.count("captured")
                 self._stats.count("dropped", stream.inbox.put(frame))
-                if self._options.strict and stream.source.skipped:
-                    raise SourceError(stream.source.skipped[0])
             stream.end = SourceState.ENDED
         except BaseException as error:
             # What was captured before the source failed is good: no stop, it is translated and written, and other
@@ -443,99 +427,39 @@ class Pipeline:
         finally:
             for inbox in inboxes:
                 self._stats.count("dropped", inbox.close(discard=True))
+            self._outlets.take_no_more()
             self._captures.finish()
-            with self._lock:
-                for outlet in self._outlets:
-                    outlet.frames.close()
+            self._outlets.close()
 
     def _wait_while_frozen(self) -> None:
-        """A frozen file waits; a frozen live source goes on, and its frames are left out."""
-        while self.controls.state().frozen and not self._is_live and not self._stop.is_set():
+        """A frozen file waits; a frozen live source goes on, and its frames are left out. Its view may change."""
+        while self.controls.state().frozen and not self._stop.is_set():
+            again = self._translation.shown_again()
+            if again:
+                self._outlets.show(self._side_by_side(again[-1]) if len(self._lanes) > 1 else again[-1])
+            if self._is_live:
+                return
             self._stop.wait(_TICK)
 
     def _deliver(self, results: list[Frame]) -> None:
-        with self._lock:
-            outlets = list(self._outlets)
-        everything = None
-        if len(self._lanes) > 1 and any(outlet.sink.is_watched for outlet in outlets):
-            everything = self._side_by_side(results[-1])
-        for outlet in outlets:
-            for frame in [everything] if everything and outlet.sink.is_watched else results:
-                lost = outlet.frames.put(frame)
-                # Who watches sees the newest; that is no loss.
-                self._stats.count("not_written", 0 if outlet.sink.is_watched else lost)
+        has_viewers = len(self._lanes) > 1 and self._outlets.any_is_watched
+        self._outlets.deliver(results, self._side_by_side(results[-1]) if has_viewers else None)
 
     def _side_by_side(self, newest: Frame) -> Frame:
         lasts = [lane.last for lane in self._lanes]
         return replace(
             newest,
-            image=mosaic([last.image if last else None for last in lasts]),
+            image=mosaic([lane.picture() for lane in self._lanes]),
             before=mosaic([last.before if last else None for last in lasts]),
             after=mosaic([last.after if last else None for last in lasts]),
         )
 
-    # -- sinks --------------------------------------------------------------------------------------------------------
-
-    def _feed(self, outlet: _Outlet) -> None:
-        sink = outlet.sink
-        try:
-            with sink:
-                while not outlet.frames.is_finished:
-                    frame = outlet.frames.get(timeout=_TICK)
-                    if frame is None:
-                        sink.idle()
-                    else:
-                        self._write(sink, frame)
-        except SinkClosed:
-            raise
-        except BaseException as error:
-            self._sink_failed(outlet, error)
-        finally:
-            self._stats.count("not_written", outlet.frames.close(discard=True))
-
-    def _write(self, sink: Sink, frame: Frame) -> None:
-        sink.write(frame)
-        if frame.after is not None:  # no placeholder
-            self._stats.written(frame.captured_at)
-
-    def _sink_failed(self, outlet: _Outlet, error: BaseException) -> None:
-        """One sink less: the end of the run, but for one that was added or where the others are to go on."""
-        if outlet.on_failure is not None:
-            outlet.on_failure(str(error))
-            self._events.append(str(error))
-            return
-        others = [each for each in self._outlets if each is not outlet and not each.frames.is_finished]
-        if self._options.keep_going and others:
-            self._events.append(f"{error}; going on without it")
-            self._failure = self._failure or error
-            return
-        self._fail(error)
-
-    # -- watching -----------------------------------------------------------------------------------------------------
-
-    def _watch_sources(self, seen: list[_Seen]) -> None:
-        """Tell of sources that are lost and found, and show it to whoever watches."""
-        for number, (stream, last) in enumerate(zip(self._streams, seen, strict=True)):
-            health = _health(stream)
-            if health.reconnects > last.reconnects and health.state == SourceState.LIVE:
-                self._events.append(f"{health.name}: live again after {time.monotonic() - last.since:.1f} s")
-            elif health.state != last.state and health.state not in (SourceState.LIVE, SourceState.ENDED):
-                reason = f" ({health.message})" if health.message else ""
-                self._events.append(f"{health.name}: {health.state.value}{reason}")
-            if health.state != last.state:
-                last.since = last.since if health.state == SourceState.LIVE else time.monotonic()
-                if health.state in (SourceState.STALLED, SourceState.RECONNECTING, SourceState.LOST):
-                    self._show_placeholder(self._lanes[number].last, health)
-            last.state, last.reconnects = health.state, health.reconnects
-
-    def _show_placeholder(self, last: Frame | None, health: SourceHealth) -> None:
-        image = placeholder(last.image if last else None, f"{health.name}: {health.state.value}")
-        frame = Frame(image=image, index=-1, captured_at=time.monotonic(), name="placeholder")
-        with self._lock:
-            # Of several sources the others go on in the same picture.
-            outlets = [outlet for outlet in self._outlets if outlet.sink.is_watched and len(self._streams) == 1]
-        for outlet in outlets:
-            outlet.frames.put(frame)
+    def _show_notices(self) -> None:
+        pictures = [lane.picture() for lane in self._lanes]
+        if any(picture is not None for picture in pictures):
+            image = mosaic(pictures) if len(pictures) > 1 else pictures[0]
+            assert image is not None, "there is one"
+            self._outlets.show(Frame(image=image, index=-1, captured_at=time.monotonic(), name="notice"))
 
 
 class _HandOver(Sink):

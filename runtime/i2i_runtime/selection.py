@@ -53,6 +53,8 @@ class Selection:
         if self.max_fps is None:
             return True
         period = 1 / self.max_fps
+        if self._next_due is not None and now < self._next_due - 2 * period:
+            self._next_due = None  # the clock began anew
         # A tenth of a period early is on time: cameras jitter, and waiting would halve the rate that is asked for.
         if self._next_due is not None and now < self._next_due - period / 10:
             return False

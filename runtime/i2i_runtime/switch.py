@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from i2i_runtime.card import Card
 from i2i_runtime.closing import Closing
 from i2i_runtime.controls import Controls
-from i2i_runtime.errors import I2IError, OutOfMemoryError, UsageError
+from i2i_runtime.errors import I2IError, OutOfMemoryError, UsageError, reason
 from i2i_runtime.frame import Image
 
 
@@ -59,6 +59,8 @@ class ModelSwitch(Closing):
         self._loaded: tuple[int, Runs] | None = None
         self._loader: threading.Thread | None = None
         self._controls: Controls | None = None
+        self._is_closed = False
+        self._takes_batches = True
         self.generation = 0
 
     def bind(self, controls: Controls) -> None:
@@ -84,12 +86,15 @@ class ModelSwitch(Closing):
     @property
     def max_batch(self) -> int:
         """How many frames it takes at once."""
-        return int(getattr(self._running, "max_batch", 1))
+        return int(getattr(self._running, "max_batch", 1)) if self._takes_batches else 1
 
     def next(self) -> None:
         """Load the next model in the background; it takes over with the first frame after that."""
         with self._lock:
             if self._loader is not None and self._loader.is_alive():
+                return
+            # Not a second one beside one that still waits for a frame: it could not be freed.
+            if self._loaded is not None:
                 return
             number = (self._current + 1) % len(self._models)
             self._loader = threading.Thread(target=self._load, args=(number,), daemon=True)
@@ -107,20 +112,21 @@ class ModelSwitch(Closing):
     def batch(self, images: Sequence[Image]) -> list[Image]:
         """Translate several images at once: see `Translator.batch`."""
         self._take_over()
-        running = self._running
         try:
-            return running.batch(images)  # type: ignore[attr-defined, no-any-return]
+            return self._running.batch(images)  # type: ignore[attr-defined, no-any-return]
         except OutOfMemoryError:
             self._load_anew()
+            self._takes_batches = False
+            self._tell("out of memory for several pictures at once: one by one from now on")
             return [self._running(image) for image in images]
 
     def close(self) -> None:
-        """Free what is loaded."""
-        if self._loader is not None:
-            self._loader.join()
-        if self._loaded is not None:
-            self._loaded[1].close()
-            self._loaded = None
+        """Free what is loaded; a model that is still being loaded is freed when it is."""
+        with self._lock:
+            self._is_closed = True
+            loaded, self._loaded = self._loaded, None
+        if loaded is not None:
+            loaded[1].close()
         self._running.close()
 
     def _load(self, number: int) -> None:
@@ -128,12 +134,22 @@ class ModelSwitch(Closing):
         self._tell(f"loading {model.name}")
         try:
             loaded = model.load()
-        except I2IError as error:
-            self._tell(str(error))
+        except Exception as error:
+            # Of whatever kind: the model that runs is not to end for it.
+            self._tell(str(error) if isinstance(error, I2IError) else f"{model.name}: {reason(error)}")
+            return
+        if (loaded.card.labels is None) != (self._running.card.labels is None):
+            loaded.close()
+            self._tell(
+                f"{model.name}: takes {'pictures' if loaded.card.labels is None else 'label maps'}; not switched"
+            )
             return
         with self._lock:
-            self._loaded = number, loaded
-            self.generation += 1
+            if not self._is_closed:
+                self._loaded = number, loaded
+                self.generation += 1
+                return
+        loaded.close()
 
     def _take_over(self) -> None:
         if self._loaded is None:
@@ -141,6 +157,7 @@ class ModelSwitch(Closing):
         with self._lock:
             (self._current, loaded), self._loaded = self._loaded, None
         before, self._running = self._running, loaded
+        self._takes_batches = True
         before.close()
         self._publish()
         self._tell(f"now {self._models[self._current].name}")
@@ -155,6 +172,8 @@ class ModelSwitch(Closing):
         return int(getattr(self._running, "styles", 0))
 
     def _choose_style(self, value: str | None) -> None:
+        if not self._styles:
+            raise UsageError(f"style: {self._models[self._current].name} has one style only")
         chosen: int = getattr(self._running, "style", 0)
         if value in (None, "next"):
             style = (chosen + 1) % self._styles

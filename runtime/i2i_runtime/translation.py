@@ -7,16 +7,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import cv2
 import numpy as np
 
-from i2i_runtime.controls import Controls
+from i2i_runtime.controls import Controls, View
 from i2i_runtime.errors import BadOutputError
 from i2i_runtime.frame import Frame, Image
 from i2i_runtime.selection import Selection, Verdict
 from i2i_runtime.stabilize import Stabilizer
 from i2i_runtime.stats import Stats
-from i2i_runtime.view import compose
+from i2i_runtime.view import compose, placeholder
 
 _SAY_AGAIN_AFTER = 1.0
 """Seconds between two lines about frames without a result."""
@@ -30,6 +29,13 @@ class Lane:
     stabilizer: Stabilizer | None = None
     last: Frame | None = None
     """Its latest result."""
+    notice: str | None = None
+    """What who watches should know: the source is lost. Set by the supervising thread."""
+
+    def picture(self) -> Image | None:
+        """What is shown of it now; None before its first result."""
+        picture = self.last.image if self.last else None
+        return placeholder(picture, self.notice) if self.notice else picture
 
 
 class Translation:
@@ -67,6 +73,7 @@ class Translation:
         self._say = say
         self._said_at = float("-inf")
         self._setting: tuple[int, bool] | None = None
+        self._shown_as: tuple[View, float] | None = None
         self.bad_output: BadOutputError | None = None
 
     @property
@@ -91,7 +98,8 @@ class Translation:
         for frame in frames:
             lane = self._lanes[frame.source]
             if state.mirror:
-                frame = replace(frame, image=np.asarray(cv2.flip(frame.image, 1), np.uint8))
+                # Not by OpenCV, which knows no ids of 32 bits and drops a single channel.
+                frame = replace(frame, image=np.ascontiguousarray(frame.image[:, ::-1]))
             verdict = Verdict.SKIP if state.frozen else lane.selection.verdict(frame)
             if verdict == Verdict.SKIP:
                 self._stats.count("skipped")
@@ -112,6 +120,16 @@ class Translation:
                 self._lanes[result.source].last = result
             if results:
                 take(results)
+
+    def shown_again(self) -> list[Frame]:
+        """The latest results in the view that was chosen since, for a frozen picture; empty if it is the same."""
+        state = self._controls.state()
+        if (state.view, state.position) == self._shown_as:
+            return []
+        lasts = [lane.last for lane in self._lanes if lane.last is not None]
+        for last in lasts:
+            self._lanes[last.source].last = self._shown(last)
+        return [lane.last for lane in self._lanes if lane.last is not None]
 
     def _forget_what_changed(self, mirror: bool) -> None:
         """Another model, style or direction: what went before says nothing of what comes."""
@@ -168,4 +186,6 @@ class Translation:
     def _shown(self, result: Frame) -> Frame:
         assert result.before is not None, "a result has its input"
         assert result.after is not None, "a result has one"
-        return replace(result, image=compose(result.before, result.after, self._controls.state()))
+        state = self._controls.state()
+        self._shown_as = state.view, state.position
+        return replace(result, image=compose(result.before, result.after, state))

@@ -882,3 +882,244 @@ def test_a_sink_that_takes_nothing_costs_a_live_run_nothing():
 
     assert len(other.frames) == pipeline.status().translated >= 40
     assert_accounted(pipeline)
+
+
+@pytest.mark.parametrize("when", ["the first frame", "the end"])
+def test_a_recording_that_comes_too_late_or_early_is_refused_and_does_not_keep_the_run(tmp_path, when):
+    class Late(Kept):
+        def close(self) -> None:
+            super().close()
+            pipeline.controls.do("record")
+
+        def start(self, *infos: StreamInfo) -> None:
+            if when == "the first frame":
+                pipeline.controls.do("record")
+
+    pipeline = Pipeline(Large(5), negative, [Late()], options=Options(captures=tmp_path))
+
+    result = run_in_time(pipeline)
+
+    assert isinstance(result, Result)
+    assert pipeline.controls.state().recording is None
+    assert pipeline.controls.state().message == "nothing can be recorded: the run has not begun or is over"
+
+
+@pytest.mark.fault(19)
+@pytest.mark.parametrize("is_live", [False, True])
+def test_a_stop_does_not_wait_for_a_sink_that_hangs(is_live, monkeypatch):
+    monkeypatch.setattr("i2i_runtime.pipeline._FINISH_WITHIN", 0.5)
+    gate = threading.Event()
+    hung, other = Kept(lambda frame: gate.wait(20)), Kept()
+    pipeline = Pipeline(Drawn(1000, is_live=is_live, period=0.002), negative, [hung, other])
+    threading.Timer(0.3, pipeline.stop).start()
+
+    error = run_in_time(pipeline)
+    gate.set()
+
+    assert isinstance(error, SinkError)
+    assert str(error) == "0 frames kept: does not end within 0 s; it is left as it is"
+    assert other.closed == 1
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread():
+            thread.join(5)
+
+
+def test_a_cancelled_task_ends_the_run():
+    source = Drawn(100_000, period=0.01)
+
+    async def watch() -> None:
+        async for _ in Pipeline(source, negative):
+            pass
+
+    async def cancel() -> None:
+        task = asyncio.create_task(watch())
+        await asyncio.sleep(0.2)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+    began = time.monotonic()
+    asyncio.run(cancel())
+
+    assert time.monotonic() - began < 5
+    assert source.closed == 1
+
+
+def test_a_task_that_waits_for_a_source_that_stalls_can_be_cancelled():
+    gate = threading.Event()
+
+    class Stalled(Drawn):
+        def __iter__(self):
+            gate.wait(20)
+            yield from ()
+
+        def interrupt(self):
+            gate.set()
+
+    async def watch() -> None:
+        async for _ in Pipeline(Stalled(1, is_live=True), negative):
+            pass
+
+    async def main() -> None:
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(watch(), 0.3)
+
+    began = time.monotonic()
+    asyncio.run(main())
+
+    assert time.monotonic() - began < 5
+
+
+def test_a_played_file_goes_on_at_its_pace_after_it_was_frozen():
+    def freeze() -> None:
+        pipeline.controls.do("freeze")
+        threading.Timer(1.0, pipeline.controls.do, ["freeze"]).start()
+
+    sink = Kept(at_frame(5, freeze))
+    shown = []
+    sink_write = sink.write
+    sink.write = lambda frame: shown.append(time.monotonic()) or sink_write(frame)
+    pipeline = Pipeline(Drawn(30, clock=20), negative, [sink], options=Options(keep_pace=True))
+
+    pipeline.run()
+
+    # Four decoded frames may have waited for the model.
+    assert shown[-1] - shown[6] >= (29 - 6 - 5) / 20 * 0.9
+
+
+def test_a_frozen_picture_can_be_looked_at_in_another_view():
+    def compare() -> None:
+        if not pipeline.controls.state().frozen:  # the frame is shown again
+            pipeline.controls.do("freeze")
+            threading.Timer(0.2, pipeline.controls.do, ["view", "input"]).start()
+
+    watching, writing = Kept(at_frame(5, compare)), Kept()
+    watching.is_watched = True
+    pipeline = Pipeline(Drawn(80, is_live=True, period=0.01), negative, [watching, writing])
+
+    pipeline.run()
+
+    assert (watching.frames[-1].image == watching.frames[-1].before).all()
+    assert (writing.frames[-1].image == writing.frames[-1].after).all(), "what is kept is frozen"
+
+
+def test_instance_ids_survive_a_mirror():
+    maps = np.zeros((2, 3, 2), np.int32)
+    maps[:, 0, 1] = 26001
+    seen = []
+
+    class Maps(Drawn):
+        def __iter__(self):
+            yield Frame(image=maps, index=0, captured_at=time.monotonic(), name="map")
+
+    controls = Controls(ControlState(mirror=True))
+    Pipeline(
+        Maps(1), lambda image: seen.append(image) or np.zeros((2, 3, 3), np.uint8), [Kept()], controls=controls
+    ).run()
+
+    assert seen[0].dtype == np.int32
+    assert (seen[0][:, 2, 1] == 26001).all()
+
+
+class Damaged(Drawn):
+    """Its frame 5 cannot be decoded."""
+
+    def __iter__(self):
+        for frame in super().__iter__():
+            if frame.index == 5:
+                self.skipped.append("drawn: a damaged frame")
+            else:
+                yield frame
+
+
+@pytest.mark.fault(11)
+@pytest.mark.parametrize("count", [6, 500])
+def test_a_strict_run_ends_at_damage_even_in_the_last_frame(count):
+    pipeline = Pipeline(Damaged(count, period=0.002), negative, [Kept()], options=Options(strict=True))
+
+    error = run_in_time(pipeline)
+
+    assert isinstance(error, SourceError)
+    assert str(error) == "drawn: a damaged frame"
+    assert_accounted(pipeline)
+
+
+def test_a_lost_source_is_seen_again_after_a_late_result_has_covered_the_notice():
+    class Lost(Drawn):
+        def __iter__(self):
+            yield from super().__iter__()
+            self.state = SourceState.RECONNECTING
+            time.sleep(2.5)
+            self.state = SourceState.LIVE
+
+    watching = Kept()
+    watching.is_watched = True
+
+    Pipeline(Lost(3, is_live=True, period=0.05), slow(0.4), [watching]).run()
+
+    assert [frame.index for frame in watching.frames].count(-1) >= 2
+    assert watching.frames[-1].index == -1
+
+
+def test_of_several_sources_the_lost_one_is_shown_as_lost():
+    class Lost(Drawn):
+        def __iter__(self):
+            yield from super().__iter__()
+            self.state = SourceState.RECONNECTING
+            time.sleep(1)
+
+    watching = Kept()
+    watching.is_watched = True
+
+    Pipeline([Lost(3, is_live=True, grey=0), Drawn(60, is_live=True, period=0.02, grey=0)], negative, [watching]).run()
+
+    left, right = watching.frames[45].image[:, :6], watching.frames[45].image[:, 6:]
+    assert left.max() < 255, "darkened"
+    assert (right == 255).all()
+
+
+def test_after_a_failed_recording_no_frame_is_counted_against_it(tmp_path, monkeypatch):
+    class Failing(Kept):
+        def write(self, frame):
+            raise SinkError("disk full")
+
+    monkeypatch.setattr("i2i_runtime.captures.open_sink", lambda path: Failing())
+    pipeline = Pipeline(
+        Drawn(60, period=0.005),
+        negative,
+        [Kept(at_frame(5, lambda: pipeline.controls.do("record")))],
+        options=Options(captures=tmp_path),
+    )
+
+    pipeline.run()
+
+    assert pipeline.status().not_written <= 8
+    assert pipeline.controls.state().recording is None
+    assert pipeline.controls.state().message == "disk full"
+
+
+@pytest.mark.fault(20)
+def test_a_window_that_fails_leaves_the_others_going_where_that_is_asked_for():
+    window, other = Kept(at_frame(5, fail(SinkError("no display"))), on_main=True), Kept()
+    pipeline = Pipeline(Drawn(60), negative, [window, other], options=Options(keep_going=True))
+
+    assert str(run_in_time(pipeline)) == "no display"
+    assert len(other.frames) == 60
+
+
+def test_a_file_beside_a_live_source_is_played():
+    sink = Kept(slow(0.001))
+
+    Pipeline([Drawn(21, clock=20), Drawn(80, is_live=True, period=0.01)], negative, [sink]).run()
+
+    played = [frame.captured_at for frame in sink.frames if frame.source == 0]
+    assert len(played) == 21
+    assert played[-1] - played[0] >= 0.9
+
+
+def test_lines_that_nobody_asks_for_do_not_add_up():
+    pipeline = Pipeline(Drawn(1000), negative)
+    for number in range(1000):
+        pipeline._events.append(f"line {number}")
+
+    assert len(pipeline._events) == 100

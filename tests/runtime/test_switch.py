@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from onnx_models import make_card
 
+from i2i_runtime.card import LabelSpec
 from i2i_runtime.controls import Controls
 from i2i_runtime.errors import ModelError, OutOfMemoryError
 from i2i_runtime.switch import Model, ModelSwitch
@@ -147,6 +149,82 @@ def test_a_model_that_runs_out_of_memory_twice_is_a_device_error():
     with pytest.raises(OutOfMemoryError, match="no memory") as error:
         switch(IMAGE)
     assert error.value.exit_code == 6
+
+
+def test_an_impatient_second_press_loads_nothing_that_could_not_be_freed():
+    switch, controls, loaded = switch_of(1, 2)
+    controls.do("next-engine")
+    switch._loader.join()
+
+    controls.do("next-engine")  # no frame came meanwhile
+    switch.close()
+
+    assert [each.closed for each in loaded] == [1, 1]
+
+
+def test_a_loader_that_fails_in_an_unknown_way_leaves_the_model_that_runs():
+    def fail() -> Adds:
+        raise RuntimeError("a bug in a library")
+
+    switch = ModelSwitch([Model(name="a", load=lambda: Adds(1)), Model(name="b", load=fail)])
+    controls = Controls()
+    switch.bind(controls)
+
+    controls.do("next-engine")
+    switch._loader.join()
+
+    assert switch(IMAGE)[0, 0, 0] == 1
+    assert controls.state().message == "b: a bug in a library"
+
+
+def test_a_model_of_label_maps_does_not_take_over_from_one_of_pictures():
+    labelled = Adds(2)
+    labelled.card = replace(labelled.card, labels=LabelSpec(count=4))
+    switch = ModelSwitch([Model(name="a", load=lambda: Adds(1)), Model(name="b", load=lambda: labelled)])
+    controls = Controls()
+    switch.bind(controls)
+
+    controls.do("next-engine")
+    switch._loader.join()
+
+    assert switch(IMAGE)[0, 0, 0] == 1
+    assert labelled.closed == 1
+    assert controls.state().message == "b: takes label maps; not switched"
+
+
+def test_a_model_that_is_still_loading_when_the_run_ends_is_not_waited_for_but_freed():
+    gate, late = threading.Event(), Adds(2)
+
+    def load() -> Adds:
+        gate.wait(5)
+        return late
+
+    switch = ModelSwitch([Model(name="a", load=lambda: Adds(1)), Model(name="b", load=load)])
+    switch.next()
+
+    switch.close()
+    assert late.closed == 0
+    gate.set()
+    switch._loader.join()
+
+    assert late.closed == 1
+
+
+@pytest.mark.fault(33)
+def test_a_batch_that_does_not_fit_is_translated_one_by_one_from_then_on():
+    class Batching(Adds):
+        max_batch = 4
+
+        def batch(self, images):
+            raise OutOfMemoryError("no memory")
+
+    loads = []
+    switch = ModelSwitch([Model(name="a", load=lambda: loads.append(1) or Batching(1))])
+
+    assert [image[0, 0, 0] for image in switch.batch([IMAGE, IMAGE])] == [1, 1]
+
+    assert switch.max_batch == 1
+    assert len(loads) == 2
 
 
 def test_all_that_is_loaded_is_closed():
