@@ -16,19 +16,30 @@ import pytest
 from commands import REPOSITORY
 
 RUNTIME_LIBRARIES = {"click", "numpy", "cv2", "av", "rich"}
-ENGINE_LIBRARIES = {
+OPTIONAL_LIBRARIES = {
     "i2i_runtime.engines.onnxruntime": {"onnxruntime"},
     "i2i_runtime.engines.openvino": {"openvino"},
     "i2i_runtime.engines.nvinfer": {"tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "cuda"},
+    "i2i_runtime.doctor": {"onnxruntime", "openvino"},
+    "i2i_runtime.sources.screen": {"mss"},
+    "i2i_runtime.sinks.virtual_camera": {"pyvirtualcam"},
+    "i2i_runtime.sinks.page.server": {"aiohttp"},
+    "i2i_runtime.sinks.page.webrtc": {"aiortc"},
 }
-"""Each engine's library, in its own file only; `nvinfer` is the door of all files that need TensorRT."""
+"""The library of an engine or extra, in its own file only; `nvinfer` is the door of all files that need TensorRT."""
 RUNTIME_FLOORS = (
-    {"errors", "closing", "digest"},
-    {"card", "frame", "channel", "stats", "command", "status_line"},
-    {"image"},
+    {"errors", "closing", "digest", "isolated"},
+    {"card", "frame", "channel", "controls", "command", "status_line", "relay"},
+    {"image", "similar", "stabilize", "norm_statistics", "h264"},
+    {"view", "selection", "letterbox"},
     {"engines", "sources"},
+    {"stats"},
     {"sinks"},
-    {"translator", "label_translator", "pipeline"},
+    {"translator", "label_translator"},
+    {"tiling", "switch", "translation", "captures", "outlets"},
+    {"watch"},
+    {"pipeline"},
+    {"launch", "doctor"},
     {"cli"},
     {"__main__"},
 )
@@ -36,9 +47,12 @@ RUNTIME_FLOORS = (
 ALSO_OPEN_TO = {"i2i_trainer.eval_cli": {"engines"}}
 """`i2i-eval` measures exported engines too: the one module of the trainer that may run them."""
 FAMILIES = ("i2i_runtime.engines", "i2i_runtime.sources", "i2i_runtime.sinks", "i2i_trainer.models")
-TOPS = {"open", "build", "__init__"}
+TOPS = {"open", "build", "choose", "__init__"}
 """The members of a family that stand on all the others."""
-FOUNDATIONS = {"i2i_runtime.engines": {"base", "manifest", "nvinfer"}}
+FOUNDATIONS = {
+    "i2i_runtime.engines": {"base", "manifest", "nvinfer"},
+    "i2i_runtime.sources": {"base", "capture", "decoding", "pacing"},
+}
 """What the members of a family may know of it, where that is more than its base."""
 OPEN_TO = {
     "i2i_trainer": {
@@ -52,7 +66,7 @@ OPEN_TO = {
     "i2i_export": {
         "i2i_runtime": {
             "__version__", "card", "errors", "image", "command", "frame", "closing", "status_line", "digest", "engines",
-            "translator", "sources",
+            "translator", "sources", "norm_statistics",
         },
         "i2i_trainer": {"networks", "trained", "checkpoint", "foreign", "config"},
     },
@@ -131,7 +145,7 @@ def _foreign_library(module: str, imported: Import) -> str | None:
         return None
     if imported.root in sys.stdlib_module_names | RUNTIME_LIBRARIES | {"i2i_runtime"}:
         return None
-    if imported.root in ENGINE_LIBRARIES.get(module, set()):
+    if imported.root in OPTIONAL_LIBRARIES.get(module, set()):
         return None
     if imported.root == "typing_extensions" and imported.is_for_types:
         return None

@@ -19,7 +19,17 @@ if TYPE_CHECKING:
     from i2i_trainer.trained import Direction
 
 _BUILD = ("workspace", "optimization_level", "timing_cache", "hardware_compatible", "version_compatible", "no_cache")
-_CHECKPOINT_ONLY = ("direction", "arch", "norm_statistics", "graph_io", "style", "fp16", "int8", "calibration")
+_CHECKPOINT_ONLY = (
+    "direction",
+    "arch",
+    "norm_statistics",
+    "graph_io",
+    "style",
+    "fp16",
+    "int8",
+    "calibration",
+    "tileable",
+)
 """What an ONNX file has decided already."""
 _DYNAMIC_ONLY = ("min_size", "max_size", "max_batch")
 
@@ -80,6 +90,9 @@ _DYNAMIC_ONLY = ("min_size", "max_size", "max_batch")
     metavar="NAME[,KEY=VALUE...]",
     help="Of somebody else's checkpoint: what its keys do not tell, such as resnet_9blocks,norm=batch or labels=35.",
 )
+@click.option(
+    "--tileable", is_flag=True, help="For i2i-run --tile: norms over the whole picture take their statistics from it."
+)
 @click.option("--pictures", metavar="DIR|GLOB", help="Pictures for the proof; by default those in the checkpoint.")
 @click.option("--tolerance", type=click.FloatRange(min=0), help="Largest difference that passes [1e-4; uint8 1].")
 @click.option("--min-psnr", type=click.FloatRange(min=0), metavar="DB", help="Lowest PSNR [fp16 45; int8 35].")
@@ -121,6 +134,10 @@ def i2i_export(
         return
     if settings["fp16"] and settings["int8"]:
         raise UsageError("--fp16 and --int8: expected one of them")
+    if settings["tileable"] and settings["int8"]:
+        raise UsageError(
+            "--tileable and --int8: the ranges of 8 bits are those of whole pictures; expected one of them"
+        )
     _refuse(given, _DYNAMIC_ONLY, settings["dynamic"], "expected --dynamic beside it")
     _refuse(given, ("calibration",), settings["int8"], "expected --int8 beside it")
     _refuse(
@@ -175,6 +192,7 @@ def _request(output: Path, target: Target, settings: dict[str, Any]) -> Request:
         target=target,
         precision="fp16" if settings["fp16"] else "int8" if settings["int8"] else "fp32",
         is_dynamic=settings["dynamic"],
+        is_tileable=settings["tileable"],
         build=BuildOptions(
             workspace_mib=settings["workspace"],
             **{

@@ -33,6 +33,7 @@ from i2i_export.reference import torch_reference
 from i2i_export.report import say_written, show_parity
 from i2i_export.request import GraphIo, Request, Sides
 from i2i_export.staging import move_into_place, staging
+from i2i_export.tileable import MARK, make_tileable
 from i2i_export.triton import add_to_repository, check_servable
 from i2i_runtime.card import Card, ParityRecord
 from i2i_runtime.engines.base import Engine
@@ -58,7 +59,10 @@ def deliver_checkpoint(trained: Trained, request: Request) -> None:
         click.echo(f"recognised: {trained.recognised}", err=True)
     card, examples = prepare(trained, request)
     click.echo(sizes.announcement(card), err=True)
-    deliver_graph(build_graph(trained.generator, card), trained, card, examples, request)
+    model = build_graph(trained.generator, card)
+    if request.is_tileable:
+        model, card = _tileable(model, card)
+    deliver_graph(model, trained, card, examples, request)
     say_written(request.output, began)
 
 
@@ -79,6 +83,8 @@ def prepare(trained: Trained, request: Request) -> tuple[Card, Sequence[Example]
         profile=sizes.profile(request, trained.card, size),
     )
     sizes.check(card, size)
+    if request.is_tileable and card.labels is not None:
+        raise UsageError("--tileable: expected a model of pictures; label maps are translated as a whole")
     return card, _examples(trained, request, size)
 
 
@@ -104,6 +110,14 @@ def deliver_graph(
         proof = _Proof(trained, card, examples, default_gate(card, request, is_plan=False), folder)
         model, card = _in_precision(model, card, proof, request)
         return _deliver(model, card, proof, request, folder)
+
+
+def _tileable(model: onnx.ModelProto, card: Card) -> tuple[onnx.ModelProto, Card]:
+    assert card.export is not None
+    model, channels = make_tileable(model, sizes.typical_size(card))
+    if not channels:
+        click.echo("note: no norm of this model looks at the whole picture: it tiles as it is", err=True)
+    return model, replace(card, export=replace(card.export, norm_channels=channels))
 
 
 class _Proof:
@@ -179,11 +193,12 @@ def _in_precision(model: onnx.ModelProto, card: Card, proof: _Proof, request: Re
     kept: list[str] = []
     examples = proof.examples
     if request.precision == "fp16":
-        around = [node.name for node in model.graph.node if node.name.startswith(PICTURE_IO)]
+        around = [node.name for node in model.graph.node if node.name.startswith(PICTURE_IO) or MARK in node.name]
 
         inputs = list(engine_inputs(card, examples))
         trial = _Trial(proof, card)
         model, islands = within_range(model, inputs, trial, keep=around)
+        islands = [island for island in islands if island.node not in around]
         for island in islands:
             click.echo(f"stays FP32: {island.node} ({island.reason})", err=True)
         kept = [island.node for island in islands]

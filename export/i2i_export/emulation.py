@@ -8,7 +8,7 @@ FP32 and round when they write.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,12 +57,16 @@ class EmulatedEngine(Engine):
         for name, node_name in last_use.items():
             self._done_after.setdefault(node_name, []).append(name)
 
-    def run(self, *inputs: NDArray[Any]) -> NDArray[Any]:
-        """See `Engine.run`."""
-        return self.trace(inputs)
+    def _infer(self, inputs: Sequence[NDArray[Any]], outs: Sequence[NDArray[Any] | None]) -> tuple[NDArray[Any], ...]:
+        results = self.trace(inputs)[: len(outs)]
+        for index, (result, out) in enumerate(zip(results, outs, strict=True)):
+            if out is not None:
+                self._check_result(index, result.shape, out)
+                out[...] = result
+        return tuple(result if out is None else out for result, out in zip(results, outs, strict=True))
 
-    def trace(self, inputs: tuple[NDArray[Any], ...], watch: Watch | None = None) -> NDArray[Any]:
-        """Run, and let `watch` see the result of every node.
+    def trace(self, inputs: Sequence[NDArray[Any]], watch: Watch | None = None) -> tuple[NDArray[Any], ...]:
+        """Run, let `watch` see the result of every node, and give all outputs.
 
         Raises:
             ModelError: ONNX Runtime refuses a node.
@@ -78,8 +82,7 @@ class EmulatedEngine(Engine):
                     watch(node, name, values[name])
             for name in self._done_after.get(node.name, []):
                 values.pop(name, None)
-        spec = self.outputs[0]
-        return values[spec.name].astype(spec.dtype, copy=False)
+        return tuple(values[spec.name].astype(spec.dtype, copy=False) for spec in self.outputs)
 
     def _run_node(self, node: onnx.NodeProto, given: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
         try:

@@ -19,6 +19,7 @@ from i2i_runtime.engines.base import Engine
 from i2i_runtime.errors import ModelError
 from i2i_runtime.frame import Image
 from i2i_runtime.image import resize, tensor_to_image
+from i2i_runtime.norm_statistics import own_statistics
 
 IDENTICAL_DB = 999.0
 _WINDOW = 11
@@ -153,6 +154,8 @@ def _at_size(card: Card, examples: Sequence[Example], size: tuple[int, int]) -> 
         arrays = [_resized(array, size)[None] for array in example.values()]
         if card.export.graph_io == "uint8":
             arrays = [grey_levels(arrays[0], card.input)]
+        if card.export.norm_channels:
+            arrays += own_statistics(card.export.norm_channels, size)
         if card.labels is None or not card.labels.styles or card.export.style is not None:
             yield tuple(arrays)
             continue

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from i2i_export.parity import Reference, grey_levels
+from i2i_runtime import norm_statistics
 from i2i_runtime.card import Card, ImageSpec
 from i2i_runtime.errors import ModelError
 from i2i_runtime.image import image_to_tensor
@@ -27,6 +28,8 @@ def torch_reference(generator: nn.Module, card: Card) -> Reference:
         infinity.
     """
     assert card.export is not None
+    # They make a tileable graph the ordinary one that PyTorch has.
+    n_of_norms = len(norm_statistics.INPUTS) if card.export.norm_channels else 0
     is_uint8, labels, style = card.export.graph_io == "uint8", card.labels, card.export.style
     names = ["instances"] if labels is not None and labels.instance_edges else []
     if labels is not None and labels.styles:
@@ -36,6 +39,7 @@ def torch_reference(generator: nn.Module, card: Card) -> Reference:
         if is_uint8:
             # What the grey levels stand for, not what was rounded to them.
             given = np.concatenate([_values(levels, card.input) for levels in given])
+        others = others[: len(others) - n_of_norms]
         if style is not None:
             others = (*others, np.array([style]))
         named = {name: torch.from_numpy(array) for name, array in zip(names, others, strict=True)}

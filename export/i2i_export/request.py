@@ -30,6 +30,7 @@ class Request:
     max_size: Sides | None = None
     max_batch: int = 1
     style: int | None = None
+    is_tileable: bool = False
     pictures: str | None = None
     tolerance: float | None = None
     min_psnr: float | None = None

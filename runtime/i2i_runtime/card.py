@@ -130,6 +130,8 @@ class ExportRecord:
     """The sizes of a dynamic graph; None of a graph of one size and batch 1."""
     kept_fp32: tuple[str, ...] = ()
     """Layers of an fp16 or int8 graph that stay in FP32, since real pictures asked for it."""
+    norm_channels: int = 0
+    """Channels of all norms of a graph that takes and gives their statistics (`norm_statistics`); 0 of another."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -306,7 +306,14 @@ def _translator(request: Request, engine: Engine, say: Callable[[str], None]) ->
         from i2i_runtime.tiling import TiledTranslator
 
         tile = None if isinstance(request.tile, str) else request.tile
-        translator = TiledTranslator(engine, tile=tile, overlap=request.overlap, assumptions=assumptions)
+        translator = TiledTranslator(
+            engine,
+            tile=tile,
+            overlap=request.overlap,
+            assumptions=assumptions,
+            # Pictures of a folder have nothing to do with each other.
+            from_previous=request.images is None,
+        )
     if translator.assumed:
         say(f"note: {translator.assumed}")
     return translator

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,11 +12,17 @@ import numpy as np
 
 from i2i_runtime.card import Architecture, Card, ImageSpec, SizeRule
 from i2i_runtime.closing import Closing
-from i2i_runtime.engines.base import Device, Engine, TensorSpec
+from i2i_runtime.engines.base import Device, Engine, Tensor, TensorSpec
 from i2i_runtime.engines.open import open_engine
-from i2i_runtime.errors import ModelError, UsageError
+from i2i_runtime.errors import BadOutputError, ModelError, UsageError
 from i2i_runtime.frame import Image
 from i2i_runtime.image import Fit, FitMode, image_to_tensor, plan_fit, tensor_to_image
+from i2i_runtime.norm_statistics import FOUND, INPUTS, norm_channels, own_statistics
+
+_FOREIGN_BATCH = 8
+"""Images at once for a model of any batch that does not say how many it was made for."""
+_KNOWN_SIZES = 64
+"""Sizes of images whose fit is remembered: a folder of photographs may hold thousands."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,12 +89,22 @@ class Translator(Closing):
                     f"{self._engine.name}: takes label maps; use i2i-run --images LABELS, or LabelTranslator in Python"
                 )
             _check_tensors(self._engine, self.card)
-        self._fit: Fit | None = None
+        self._fits: dict[tuple[int, int], Fit] = {}
+        self._output: Tensor | None = None
+        self._beside_images: tuple[Tensor, ...] = ()
 
     @property
     def is_uint8(self) -> bool:
         """Whether the graph takes and returns uint8 images itself."""
         return self._engine.inputs[0].dtype == np.uint8
+
+    @property
+    def max_batch(self) -> int:
+        """How many images `batch` gives the engine at once."""
+        if self._engine.inputs[0].shape[0] is not None:
+            return 1
+        profile = self.card.export.profile if self.card.export else None
+        return profile.batch if profile else _FOREIGN_BATCH
 
     def __call__(self, image: Image) -> Image:
         """Translate one image.
@@ -99,20 +116,37 @@ class Translator(Closing):
             (h, w, 3) uint8 BGR of the same size.
 
         Raises:
-            ModelError: the engine fails, or returns NaN or infinity.
+            ModelError: the engine fails.
+            BadOutputError: it returns NaN or infinity.
         """
+        return self.batch([image])[0]
+
+    def batch(self, images: Sequence[Image]) -> list[Image]:
+        """Translate several images, in one run of the engine where it takes `max_batch` of them and their sizes allow.
+
+        Args:
+            images: each (h, w, 3) uint8 BGR, of any size.
+
+        Returns:
+            A result for each, (h, w, 3) uint8 BGR of its size.
+
+        Raises:
+            ModelError: the engine fails.
+            BadOutputError: it returns NaN or infinity for one of them.
+        """
+        fits = [self._fit(image) for image in images]
+        fitted = [fit.apply(image) for fit, image in zip(fits, images, strict=True)]
+        at_once = self.max_batch if len({fit.model for fit in fits}) == 1 else 1
+        results = [result for start in range(0, len(fitted), at_once) for result in self._run(fitted[start:][:at_once])]
+        return [fit.undo(result) for fit, result in zip(fits, results, strict=True)]
+
+    def _fit(self, image: Image) -> Fit:
         height, width = image.shape[:2]
-        if self._fit is None or self._fit.source != (height, width):
-            self._fit = plan_fit(height, width, self.card.size, self._fit_mode)
-        fitted = self._fit.apply(image)
-        result = self._run_uint8(fitted) if self.is_uint8 else self._run_float(fitted)
-        if result.shape[:2] != self._fit.model:
-            (expected_height, expected_width), (found_height, found_width) = self._fit.model, result.shape[:2]
-            raise ModelError(
-                f"{self._engine.name}: expected a result of the input's size, {expected_width}x{expected_height}; "
-                f"found {found_width}x{found_height}"
-            )
-        return self._fit.undo(result)
+        if (height, width) not in self._fits:
+            if len(self._fits) >= _KNOWN_SIZES:
+                self._fits.clear()
+            self._fits[height, width] = plan_fit(height, width, self.card.size, self._fit_mode)
+        return self._fits[height, width]
 
     def _assumption(self) -> str:
         if self.is_uint8:
@@ -120,20 +154,47 @@ class Translator(Closing):
         low, high = self.card.input.value_range
         return f"{self.card.input.colour} values from {low:g} to {high:g} (--colour, --value-range)"
 
-    def _run_uint8(self, image: Image) -> Image:
-        if self.card.input.channels == 1:
-            image = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), np.uint8)[..., None]
-        result: Image = self._engine.run(image[None])[0]
-        return result if result.shape[-1] == 3 else np.repeat(result, 3, axis=-1)
+    def _run(self, fitted: Sequence[Image]) -> list[Image]:
+        """Results of images of one size that the model takes."""
+        results = self._run_uint8(fitted) if self.is_uint8 else self._run_float(fitted)
+        (expected_height, expected_width), (height, width) = fitted[0].shape[:2], results[0].shape[:2]
+        if (height, width) != (expected_height, expected_width):
+            raise ModelError(
+                f"{self._engine.name}: expected a result of the input's size, {expected_width}x{expected_height}; "
+                f"found {width}x{height}"
+            )
+        return results
 
-    def _run_float(self, image: Image) -> Image:
-        tensor = image_to_tensor(image, self.card.input)
-        output = self._engine.run(tensor.astype(self._engine.inputs[0].dtype, copy=False))
+    def _run_uint8(self, fitted: Sequence[Image]) -> list[Image]:
+        images = np.stack(fitted)
+        if self.card.input.channels == 1:
+            grey = [np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), np.uint8) for image in fitted]
+            images = np.stack(grey)[..., None]
+        results = self._engine.run(images, *self._beside(len(images), images.shape[1:3]))
+        return list(results if results.shape[-1] == 3 else np.repeat(results, 3, axis=-1))
+
+    def _run_float(self, fitted: Sequence[Image]) -> list[Image]:
+        tensors = [image_to_tensor(image, self.card.input) for image in fitted]
+        tensor = (tensors[0] if len(tensors) == 1 else np.concatenate(tensors)).astype(
+            self._engine.inputs[0].dtype, copy=False
+        )
+        # The result before is a picture by now: its memory serves the next one of that shape.
+        before = self._output
+        is_alike = before is not None and (len(before), *before.shape[2:]) == (len(tensor), *tensor.shape[2:])
+        beside = self._beside(len(tensor), tensor.shape[2:])
+        output = self._output = self._engine.run(tensor, *beside, out=before if is_alike else None)
         with np.errstate(invalid="ignore"):  # infinity - infinity
             total = output.sum(dtype=np.float64)
         if not np.isfinite(total):
-            raise ModelError(f"{self._engine.name}: the model returned NaN or infinity")
-        return tensor_to_image(output[0], self.card.output)
+            raise BadOutputError(f"{self._engine.name}: the model returned NaN or infinity")
+        return [tensor_to_image(each, self.card.output) for each in output]
+
+    def _beside(self, batch: int, size: tuple[int, ...]) -> tuple[Tensor, ...]:
+        """What a tileable model takes beside images, so that each is normalised with its own statistics."""
+        channels = norm_channels(self.card)
+        if channels and (not self._beside_images or self._beside_images[-1].shape != (batch, 1, *size)):
+            self._beside_images = own_statistics(channels, (size[0], size[1]), batch)
+        return self._beside_images
 
     def close(self) -> None:
         """Free the engine."""
@@ -162,9 +223,11 @@ def _refuse(engine: Engine, expected: str) -> ModelError:
 
 def _check_tensors(engine: Engine, card: Card) -> None:
     """Refuse an engine whose tensors are not what its card says."""
-    if len(engine.inputs) != 1 or len(engine.outputs) != 1:
+    is_tileable = bool(norm_channels(card))
+    beside = [spec.name for spec in engine.inputs[1:]], [spec.name for spec in engine.outputs[1:]]
+    if not engine.inputs or not engine.outputs or beside != (([*INPUTS], [FOUND]) if is_tileable else ([], [])):
         raise _refuse(engine, _EXPECTED)
-    (given,), (returned,) = engine.inputs, engine.outputs
+    given, returned = engine.inputs[0], engine.outputs[0]
     in_channels, height, width = _image_axes(given)
     out_channels, *out_size = _image_axes(returned)
     fixed_sizes_agree = all(a is None or b is None or a == b for a, b in zip((height, width), out_size, strict=True))

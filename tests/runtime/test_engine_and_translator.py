@@ -274,6 +274,7 @@ def test_a_flag_for_a_uint8_model_is_a_usage_error(model):
         ),
     ],
 )
+@pytest.mark.fault(29)
 def test_a_model_that_is_not_image_to_image_is_refused_with_what_was_found(
     custom_model, inputs, outputs, operation, found
 ):
@@ -349,6 +350,7 @@ def test_infinities_of_both_signs_in_the_result_are_a_model_error(model):
 @pytest.mark.skipif(
     "CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="this ONNX Runtime has CUDA"
 )
+@pytest.mark.fault(31)
 def test_cuda_that_is_not_there_is_a_device_error_and_no_fall_back(model):
     with pytest.raises(DeviceError, match=r"--device cuda: this ONNX Runtime has no CUDA; pip .*or use --device cpu"):
         Translator(model(), device="cuda")
@@ -364,6 +366,7 @@ def test_cuda_that_is_not_there_is_a_device_error_and_no_fall_back(model):
         pytest.param(b"PK\x03\x04" + b"\0" * 100, id="zip"),
     ],
 )
+@pytest.mark.fault(27)
 def test_a_file_that_is_no_onnx_model_is_one_line_that_names_it(tmp_path, content):
     path = tmp_path / "garbage.onnx"
     path.write_bytes(content)
@@ -376,6 +379,7 @@ def test_a_file_that_is_no_onnx_model_is_one_line_that_names_it(tmp_path, conten
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
+@pytest.mark.fault(27)
 def test_a_damaged_model_is_a_model_error_or_still_runs(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("damaged") / "model.onnx"
     content = bytearray(negative_model(path).read_bytes())
@@ -399,6 +403,7 @@ def refusal(path: Path) -> str:
     tuple(map(int, onnxruntime.__version__.split(".")[:2])) < (1, 24),
     reason="ONNX Runtime up to 1.23, the last for Python 3.10, reads weights from any folder",
 )
+@pytest.mark.fault(28)
 def test_weights_outside_the_models_folder_are_refused(tmp_path):
     (tmp_path / "secret.bin").write_bytes(b"\0" * 4)
     (tmp_path / "inside").mkdir()
@@ -466,6 +471,7 @@ except ModelError as error:
     assert message.endswith("; pip install 'i2i[cpu]', or 'i2i[gpu]' for an NVIDIA GPU\n")
 
 
+@pytest.mark.fault(44)
 def test_two_wheels_that_overwrite_each_other_are_named(tmp_path, monkeypatch):
     for name in ("onnxruntime", "onnxruntime-gpu"):
         folder = tmp_path / f"{name.replace('-', '_')}-1.20.0.dist-info"
