@@ -16,6 +16,7 @@ import numpy as np
 
 from i2i_runtime.pipeline import Options, Pipeline
 from i2i_runtime.sinks.page import PageSink
+from i2i_runtime.sources.base import Source
 from i2i_runtime.sources.pattern import PatternSource
 
 SIZE = (240, 320)
@@ -100,11 +101,19 @@ class Page:
 
 @contextmanager
 def served(
-    captures: Path, *, host: str = "127.0.0.1", port: int = 0, fps: float = 30, size: tuple[int, int] = SIZE, **how
+    captures: Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    fps: float = 30,
+    size: tuple[int, int] = SIZE,
+    source: Source | None = None,
+    translate: Callable[[np.ndarray], np.ndarray] = negative,
+    **how,
 ) -> Iterator[Page]:
-    """The test pattern and its negative on a page; `how` goes to `PageSink`."""
+    """The test pattern, or another source, and its negative on a page; `how` goes to `PageSink`."""
     sink = PageSink(host, port, **how)
-    pipeline = Pipeline(PatternSource(size, fps), negative, [sink], options=Options(captures=captures))
+    pipeline = Pipeline(source or PatternSource(size, fps), translate, [sink], options=Options(captures=captures))
     failures: list[BaseException] = []
 
     def run() -> None:

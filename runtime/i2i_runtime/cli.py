@@ -175,7 +175,7 @@ class _Grouped(click.Command):
 @click.option(
     "--serve-name", metavar="NAME", multiple=True, help="A further name that browsers may ask for the page by."
 )
-@click.option("--token", metavar="TEXT", envvar="I2I_TOKEN", help="What a page beyond this computer asks for [random].")
+@click.option("--token", metavar="TEXT", envvar="I2I_TOKEN", help="What a page that others reach asks for [random].")
 @click.option(
     "--encoder", default="libx264", show_default=True, metavar="NAME", help="Of videos; auto: hardware first."
 )

@@ -171,9 +171,7 @@ def open_sinks(request: Request, addresses: list[Address]) -> list[Sink]:
             if address.kind is Kind.VIDEO and "://" not in output:
                 _refuse_to_overwrite(Path(address.where), Path(output), len(addresses))
     sinks = [
-        open_sink(
-            output, encoder=request.encoder, fixed_size=request.fixed_size, segment_s=request.segment
-        )
+        open_sink(output, encoder=request.encoder, fixed_size=request.fixed_size, segment_s=request.segment)
         for output in request.output
     ]
     if request.serve is not None:
@@ -355,6 +353,6 @@ def introduce(model: ModelSwitch, sinks: list[Sink]) -> None:
     model_size = f"{size.width}x{size.height}" if size.width else "any size"
     click.echo(f"{model.card.name}: {model_size}, {model.provider}", err=True)
     for sink in sinks:
-        if address := getattr(sink, "address", None):
-            # A token that somebody chose is known to them, and this line may end in a log.
-            click.echo(f"live page: {sink.url if sink.made_token else address}", err=True)
+        # A token that somebody chose is known to them, and this line may end in a log.
+        if address := getattr(sink, "url" if getattr(sink, "made_token", False) else "address", None):
+            click.echo(f"live page: {address}", err=True)

@@ -446,12 +446,12 @@ class Pipeline:
         self._outlets.deliver(results, self._side_by_side(results[-1]) if has_viewers else None)
 
     def _side_by_side(self, newest: Frame) -> Frame:
-        lasts = [lane.last for lane in self._lanes]
+        lanes = self._lanes
         return replace(
             newest,
-            image=mosaic([lane.picture() for lane in self._lanes]),
-            before=mosaic([last.before if last else None for last in lasts]),
-            after=mosaic([last.after if last else None for last in lasts]),
+            image=mosaic([lane.picture() for lane in lanes]),
+            before=mosaic([lane.noted(lane.last.before if lane.last else None) for lane in lanes]),
+            after=mosaic([lane.noted(lane.last.after if lane.last else None) for lane in lanes]),
         )
 
     def _show_notices(self) -> None:

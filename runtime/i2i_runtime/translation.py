@@ -34,7 +34,10 @@ class Lane:
 
     def picture(self) -> Image | None:
         """What is shown of it now; None before its first result."""
-        picture = self.last.image if self.last else None
+        return self.noted(self.last.image if self.last else None)
+
+    def noted(self, picture: Image | None) -> Image | None:
+        """A picture of it with its notice, if there is one."""
         return placeholder(picture, self.notice) if self.notice else picture
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from pages import Page, served, until
+from pages import SIZE, Page, served, until
+
+from i2i_runtime.sources.base import SourceState
+from i2i_runtime.sources.pattern import PatternSource
 
 pytest.importorskip("aiohttp", reason="pip install 'i2i[preview]'")
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
@@ -199,19 +204,36 @@ def test_a_key_does_what_it_does_in_the_window(tab, page):
     until(lambda: controls(page)["view"] == "side-by-side")
 
 
+@pytest.mark.parametrize(("key", "action", "times"), [("m", "mirror", 1), ("[", "position", 4)])
+def test_a_key_that_is_held_moves_the_divider_and_does_nothing_else_twice(tab, page, key, action, times):
+    sent: list[str] = []
+    tab.on(
+        "request", note := lambda request: request.method == "POST" and sent.append(request.post_data_json["action"])
+    )
+    for _ in range(4):
+        tab.keyboard.down(key)  # from the second time on, as a key repeats
+    tab.keyboard.up(key)
+    with tab.expect_response("**/control"):
+        tab.keyboard.press("v")
+    tab.remove_listener("request", note)
+
+    assert sent == [action] * times + ["view"]
+
+
 def test_what_the_run_has_not_is_not_offered(tab):
     assert tab.is_hidden("[data-action=next-engine]")
     assert tab.is_hidden("#style-choice")
 
 
 def test_the_frame_rate_shown_is_the_one_counted(tab, page):
-    page.do("view", "result")
-    tab.wait_for_timeout(3000)
-    began, before = page.pipeline.status().elapsed, page.pipeline.status().results
-    tab.wait_for_timeout(3000)
-    counted = (page.pipeline.status().results - before) / (page.pipeline.status().elapsed - began)
+    def shown_and_counted() -> tuple[float, float]:
+        before = page.pipeline.status()
+        tab.wait_for_timeout(3000)
+        after = page.pipeline.status()
+        return float(tab.inner_text("#fps")), (after.results - before.results) / (after.elapsed - before.elapsed)
 
-    assert float(tab.inner_text("#fps")) == pytest.approx(counted, rel=0.1)
+    # Another program on this machine may change the rate in between.
+    until(lambda: math.isclose(*shown_and_counted(), rel_tol=0.2), seconds=30)
 
 
 def test_the_figures_are_those_of_the_status(tab, page):
@@ -271,6 +293,45 @@ def test_the_token_leaves_the_address_bar_and_the_cookie_stays(browser, tmp_path
         tab.reload()
         tab.wait_for_selector("#offline", state="hidden")
         assert tab.context.request.get(f"{page.sink.address}status.json").status == 200
+
+
+def test_a_run_with_a_new_token_says_that_its_address_is_needed(browser, tmp_path):
+    with served(tmp_path, names=["studio"]) as page:
+        lost = opened(browser, page)
+        tab = lost.__enter__()
+        port = page.port
+    with served(tmp_path, names=["studio"], port=port):
+        said = "The run was started again with a new token: open the address that i2i-run printed now"
+        until(lambda: tab.inner_text("#offline-text") == said)
+    lost.__exit__()
+
+
+def test_while_a_source_is_lost_its_notice_is_shown_in_any_view(browser, tmp_path):
+    class Lost(PatternSource):
+        def __iter__(self):
+            for frame in super().__iter__():
+                if is_lost.is_set():
+                    break
+                yield frame
+            self.state = SourceState.RECONNECTING
+            found.wait(30)
+
+    is_lost, found = threading.Event(), threading.Event()
+    try:
+        with served(tmp_path, source=Lost(SIZE, 30)) as page, opened(browser, page) as tab:
+            for view in ("wipe", "side-by-side"):
+                tab.click(f"[data-view={view}]")
+                tab.wait_for_selector(f"[data-view={view}][aria-pressed=true]")
+                tab.wait_for_selector("#tag-before", state="visible")
+            is_lost.set()
+
+            # One picture, with the words across it: nothing is left and right of a divider.
+            tab.wait_for_selector("#tag-before", state="hidden")
+            assert tab.inner_text("#troubles li").startswith("test-pattern: reconnecting")
+            until(lambda: tab.inner_text("#state") == "reconnecting")
+            found.set()
+    finally:
+        found.set()
 
 
 def test_the_page_recovers_by_itself_when_the_run_is_started_again(browser, tmp_path):

@@ -6,15 +6,22 @@ import json
 import logging
 import select
 import socket
+import sys
+import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from itertools import islice
 
+import numpy as np
 import pytest
-from pages import served, until
+from pages import Page, served, until
 
 pytest.importorskip("aiohttp", reason="pip install 'i2i[preview]'")
 
-from i2i_runtime.sinks.page import server
+from i2i_runtime.controls import Controls
+from i2i_runtime.sinks.page import PageSink, server
+from i2i_runtime.sources.base import StreamInfo
+from i2i_runtime.stats import Stats, Status
 
 TOKEN = "a-token-of-sixteen-or-more"
 
@@ -23,6 +30,12 @@ TOKEN = "a-token-of-sixteen-or-more"
 def page(tmp_path_factory):
     # Large pictures fill what the system keeps for a viewer quickly.
     with served(tmp_path_factory.mktemp("captures"), size=(720, 1280), fps=15) as page:
+        yield page
+
+
+@pytest.fixture(scope="module")
+def locked(tmp_path_factory):
+    with served(tmp_path_factory.mktemp("captures"), token=TOKEN) as page:
         yield page
 
 
@@ -38,14 +51,6 @@ def is_cut_off(connected: socket.socket, letter: bytes = b"") -> bool:
     try:
         connected.sendall(letter)
         return bool(select.select([connected], [], [], 0.1)[0]) and not connected.recv(65536)
-    except OSError:
-        return True
-
-
-def is_refused(page) -> bool:
-    """Whether the page takes no connection now."""
-    try:
-        return page.ask("/healthz").status != 200
     except OSError:
         return True
 
@@ -209,9 +214,67 @@ def test_a_thousand_idle_connections_leave_the_page_well(page):
     with ExitStack() as stack:
         for _ in range(1000):
             stack.enter_context(socket.create_connection(("127.0.0.1", page.port), timeout=10))
-    until(lambda: not is_refused(page))
 
+        assert is_well(page)
     assert is_well(page)
+
+
+@pytest.mark.fault(41)
+def test_whoever_keeps_opening_idle_connections_locks_nobody_out(locked):
+    enough, is_full = threading.Event(), threading.Event()
+    held: list[socket.socket] = []
+
+    def hold_as_many_as_there_may_be() -> None:
+        while not enough.is_set():
+            for cut_off in select.select(held, [], [], 0)[0]:
+                held.remove(cut_off)
+                cut_off.close()
+            while len(held) < 300:
+                with suppress(OSError):
+                    held.append(socket.create_connection(("127.0.0.1", locked.port), timeout=2))
+            is_full.set()
+
+    stranger = threading.Thread(target=hold_as_many_as_there_may_be)
+    stranger.start()
+    try:
+        assert is_full.wait(15)
+        answers = [locked.ask("/status.json", Authorization=f"Bearer {TOKEN}").status for _ in range(30)]
+    finally:
+        enough.set()
+        stranger.join()
+        for connected in held:
+            connected.close()
+
+    assert answers == [200] * 30
+
+
+@pytest.mark.fault(41)
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has all of 127.0.0.0/8 at once")
+def test_another_machine_gets_its_share_and_no_more(page, monkeypatch):
+    monkeypatch.setattr(server, "is_loopback", lambda host: host == "127.0.0.1")
+    there = "127.0.0.1", page.port
+    with ExitStack() as stack:
+        mine, theirs = (
+            [stack.enter_context(socket.create_connection(there, source_address=(whose, 0))) for _ in range(100)]
+            for whose in ("127.0.0.1", "127.0.0.2")
+        )
+
+        until(lambda: len(select.select(theirs, [], [], 0)[0]) == 100 - 32, seconds=8)
+        assert select.select(mine, [], [], 0)[0] == []
+
+
+@pytest.mark.fault(41)
+def test_streams_never_give_way(page):
+    with ExitStack() as stack:
+        viewer = stack.enter_context(page.connect("/stream.mjpg"))
+        assert b" 200 " in viewer.recv(15)
+        for _ in range(400):
+            stack.enter_context(socket.create_connection(("127.0.0.1", page.port), timeout=10))
+
+        received = b""
+        while received.count(b"--frame") < 5:
+            received += (piece := viewer.recv(65536))
+            assert piece
 
 
 @pytest.mark.fault(19)
@@ -230,9 +293,84 @@ def test_a_viewer_that_never_reads_is_closed_and_the_others_see_every_picture(pa
         took = time.monotonic() - began
         until(lambda: is_cut_off(hung))
 
-    # Five seconds for one picture, after the first ones that the system takes unread.
-    assert 5 <= took < 9
-    assert len(numbers) >= 0.8 * (numbers[-1] - numbers[0])
+    # Five seconds for a piece, after the first pictures that the system takes unread.
+    assert took >= 5
+    # The others lose no more than the run itself left out.
+    assert len(numbers) >= 0.5 * (numbers[-1] - numbers[0])
+
+
+@pytest.mark.fault(19)
+def test_a_viewer_on_a_thin_line_is_not_closed_while_it_reads(tmp_path, monkeypatch):
+    monkeypatch.setattr(server, "_BLOCKED_FOR", 1.0)
+    monkeypatch.setattr(server, "_SEND_BUFFER", 16384)
+    noise = np.random.default_rng(0).integers(0, 255, (720, 1280, 3), np.uint8)
+    received = 0
+    with (
+        served(tmp_path, size=(720, 1280), fps=5, translate=lambda image: noise) as page,
+        page.connect("/live", receive_buffer=8192) as thin,
+    ):
+        began = time.monotonic()
+        # One picture has about a megabyte: it takes several times as long as a viewer may take nothing.
+        while (took := time.monotonic() - began) < 4:
+            received += len(piece := thin.recv(8192))
+            assert piece, f"closed after {took:.1f} s"
+            time.sleep(0.03)
+        assert page.report()["page"]["closed"] == 0
+
+    assert received < 1_500_000
+
+
+@pytest.mark.fault(41)
+def test_an_action_that_hangs_takes_no_other_one_away_and_holds_nothing_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(server, "_ACTS_WITHIN", 0.5)
+    hung, goes_on = threading.Event(), threading.Event()
+
+    def hang(value: str | None) -> None:
+        hung.set()
+        goes_on.wait(60)
+
+    try:
+        with served(tmp_path) as page:
+            page.pipeline.controls.on("snapshot", hang)
+            answer = page.do("snapshot")
+
+            assert hung.is_set()
+            assert answer.status == 503
+            assert answer.json() == {"error": "snapshot: not done within 0.5 s, and still at work"}
+            assert page.do("snapshot").status == 503
+            assert page.do("mirror").status == 200
+            threads = [each for each in threading.enumerate() if each.name == "i2i page snapshot"]
+            assert [each.daemon for each in threads] == [True]
+            ending = time.monotonic()
+        assert time.monotonic() - ending < 4
+    finally:
+        goes_on.set()
+
+
+@pytest.mark.fault(41)
+def test_figures_that_fail_once_are_told_again_afterwards(caplog):
+    fails = threading.Event()
+
+    def status() -> Status:
+        if fails.is_set():
+            raise RuntimeError("no figures now")
+        return Stats().status()
+
+    with PageSink("127.0.0.1", 0) as sink:
+        sink.attach(status, Controls())
+        sink.start(StreamInfo(name="camera", is_live=True))
+        page = Page(sink=sink, pipeline=None)
+        messages = page.messages()
+        next(messages)
+        fails.set()
+        until(lambda: "the figures cannot be told" in caplog.text)
+        time.sleep(3 * server._TICK)
+        fails.clear()
+        # One may have been under way.
+        kinds = [kind for kind, _ in islice(messages, 3)]
+
+    assert kinds == ["S"] * 3
+    assert caplog.text.count("the figures cannot be told") == 1
 
 
 @pytest.mark.fault(19)
@@ -244,5 +382,7 @@ def test_a_viewer_that_never_reads_costs_the_run_no_frame(page):
         until(lambda: page.pipeline.status().results >= before.results + 30)
         after = page.pipeline.status()
 
-    assert after.dropped - before.dropped <= 3
-    assert after.fps > 0.9 * 15
+    delivered, captured = after.results - before.results, after.captured - before.captured
+    assert delivered >= 0.8 * captured
+    # The source has a clock: waiting for viewers would have made it fewer than this, even on a busy machine.
+    assert after.elapsed - before.elapsed < 2 * 30 / 15

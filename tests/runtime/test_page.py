@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import builtins
 import math
 import re
 import socket
 import sys
+import threading
+from dataclasses import fields
 from itertools import islice
 
 import cv2
@@ -26,6 +29,7 @@ from i2i_runtime.sinks.page.guard import Guard
 from i2i_runtime.sinks.page.metrics import PageFigures, as_text
 from i2i_runtime.sinks.page.picture import BLOCK, HEADER, PAIR, SINGLE, pair_for_page, shared_picture
 from i2i_runtime.sources.base import SourceHealth, SourceState
+from i2i_runtime.sources.pattern import PatternSource
 from i2i_runtime.stats import Percentiles, Status
 
 TOKEN = "a-token-of-sixteen-or-more"
@@ -129,6 +133,34 @@ def test_a_picture_without_a_result_is_sent_alone():
     assert decode(packed[HEADER.size :]).shape == (20, 30, 3)
 
 
+def test_while_a_source_is_lost_the_page_is_sent_the_picture_that_says_so(tmp_path):
+    class Lost(PatternSource):
+        def __iter__(self):
+            yield from islice(super().__iter__(), 3)
+            self.state = SourceState.RECONNECTING
+            found.wait(15)
+
+    found = threading.Event()
+    try:
+        with served(tmp_path, source=Lost(SIZE, 30)) as page:
+            page.do("view", "wipe")
+            contents = (content for kind, content in page.messages() if kind == "P")
+            notice = next(content for content in contents if HEADER.unpack_from(content)[0] == SINGLE)
+            health = page.ask("/healthz")
+            results = page.pipeline.status().results
+            found.set()
+    finally:
+        found.set()
+
+    shown = page.pipeline.picture()
+    assert shown is not None
+    assert HEADER.unpack_from(notice)[:3] == (SINGLE, SIZE[1], SIZE[0])
+    # Darker than the last result, with the words on it.
+    assert decode(notice[HEADER.size :]).mean() < shown.mean()
+    assert (health.status, health.body) == (503, b"0: reconnecting\n")
+    assert page.sink.summary().startswith(f"{results} frames at ")
+
+
 def test_a_large_picture_is_made_smaller_for_players():
     jpeg = shared_picture(frame(None, np.zeros((1080, 1920, 3), np.uint8)), 1280)
 
@@ -166,6 +198,8 @@ def test_the_status_holds_figures_controls_and_viewers(page):
     assert report["name"] == "test-pattern"
     assert report["status"]["sources"][0]["state"] == "live"
     assert report["status"]["translated"] > 0
+    assert {field.name for field in fields(Status)} == set(report["status"])
+    assert {field.name for field in fields(ControlState)} | {"actions"} == set(report["controls"])
     assert {"view", "position", "mirror", "freeze", "record", "snapshot"} <= set(report["controls"]["actions"])
     assert report["page"]["limit"] == 64
 
@@ -236,6 +270,47 @@ def test_what_is_no_offer_is_refused(page, body):
     assert re.match(r'expected {"sdp": OFFER} in JSON|WebRTC: expected an offer', answer.json()["error"])
 
 
+def test_the_answer_to_an_offer_only_sends():
+    pytest.importorskip("aiortc", reason="pip install 'i2i[webrtc]'")
+
+    assert "a=sendonly" in asyncio.run(answered(lambda peer: peer.addTransceiver("video", direction="recvonly")))
+
+
+@pytest.mark.parametrize("direction", ["sendrecv", "sendonly"])
+def test_an_offer_that_would_send_is_refused(direction):
+    pytest.importorskip("aiortc", reason="pip install 'i2i[webrtc]'")
+
+    with pytest.raises(UsageError, match="WebRTC: expected an offer to receive one video"):
+        asyncio.run(answered(lambda peer: peer.addTransceiver("video", direction=direction)))
+
+
+def test_an_offer_with_a_data_channel_is_refused():
+    pytest.importorskip("aiortc", reason="pip install 'i2i[webrtc]'")
+
+    def ask_for_both(peer):
+        peer.addTransceiver("video", direction="recvonly")
+        peer.createDataChannel("more")
+
+    with pytest.raises(UsageError, match="WebRTC: expected an offer to receive one video"):
+        asyncio.run(answered(ask_for_both))
+
+
+async def answered(ask) -> str:
+    """The page's answer to a viewer who asks for something by WebRTC."""
+    from aiortc import RTCPeerConnection
+
+    from i2i_runtime.sinks.page.webrtc import Peers
+
+    peers, viewer = Peers(1280), RTCPeerConnection()
+    try:
+        ask(viewer)
+        await viewer.setLocalDescription(await viewer.createOffer())
+        return await peers.answer(viewer.localDescription.sdp)
+    finally:
+        await viewer.close()
+        await peers.close()
+
+
 # -- metrics ----------------------------------------------------------------------------------------------------------
 
 _SAMPLE = re.compile(
@@ -277,13 +352,13 @@ def test_the_metrics_agree_with_the_status(page):
 
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     assert 0 < samples["i2i_frames_translated_total", ""] <= status["translated"]
-    assert samples["i2i_fps", ""] == pytest.approx(status["fps"], rel=0.2)
+    assert samples["i2i_fps", ""] > 0
     assert samples["i2i_source_state", 'source="0",name="test-pattern",state="live"'] == 1
     assert samples["i2i_source_state", 'source="0",name="test-pattern",state="lost"'] == 0
 
 
 numbers = st.floats() | st.integers(0, 2**60)
-counts = st.integers(0, 2**60)
+counts = st.integers(0, 2**53)  # what a float can count to
 
 
 @given(
@@ -304,7 +379,10 @@ counts = st.integers(0, 2**60)
 def test_any_figures_and_names_can_be_read_by_prometheus(figures, engine):
     samples = parse(as_text(figures, ControlState(engine=engine), PageFigures()))
 
-    assert samples["i2i_frames_captured_total", ""] == figures.captured
+    for counter in ("captured", "translated", "reused", "skipped", "dropped", "failed"):
+        assert samples[f"i2i_frames_{counter}_total", ""] == getattr(figures, counter)
+    assert samples["i2i_results_not_written_total", ""] == figures.not_written
+    assert samples["i2i_fps", ""] == pytest.approx(figures.fps, nan_ok=True)
     assert sum(value for (name, _), value in samples.items() if name == "i2i_source_state") == len(figures.sources)
 
 
@@ -338,7 +416,7 @@ def test_without_the_token_there_is_nothing(locked, path):
         locked.ask(path, Cookie=f"other={TOKEN}"),
     ):
         assert answer.status == 401
-        assert b"i2i-run printed" in answer.body
+        assert b"add ?token=TOKEN to the address" in answer.body
         assert TOKEN.encode() not in answer.body
 
 
@@ -363,6 +441,27 @@ def test_the_token_is_made_where_others_can_look_and_is_in_the_url_only():
 def test_this_computer_needs_no_token():
     with PageSink("127.0.0.1", 0) as sink:
         assert sink.url == sink.address
+        assert not sink.made_token
+
+
+def test_a_further_name_needs_a_token_on_this_computer_too_because_a_proxy_may_lead_others_in(tmp_path):
+    with served(tmp_path, names=["box.example.com"]) as page:
+        through_proxy = {"host": "box.example.com", "Origin": "https://box.example.com"}
+        token = page.sink.url.partition("?token=")[2]
+
+        assert page.ask("/status.json", **through_proxy).status == 401
+        assert page.do("mirror", **through_proxy).status == 401
+        assert page.ask("/status.json", Authorization=f"Bearer {token}", **through_proxy).status == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "token", "names", "is_made"),
+    [("0.0.0.0", None, [], True), ("127.0.0.1", None, ["box"], True), ("0.0.0.0", TOKEN, [], False),
+     ("127.0.0.1", TOKEN, ["box"], False), ("127.0.0.1", None, [], False)],
+)  # fmt: skip
+def test_the_page_tells_whether_it_made_the_token_itself(host, token, names, is_made):
+    with PageSink(host, 0, token, names=names) as sink:
+        assert sink.made_token is is_made
 
 
 @pytest.mark.parametrize("token", ["", "short", "sixteen letters!", "a" * 15, "a/b?c&d=e" * 4])
@@ -379,7 +478,8 @@ def test_this_computers_names_are_known(host):
 @pytest.mark.parametrize(
     "host",
     [None, "", "example.com", "localhost.example.com", "10.0.0.1", "127.0.0.1.nip.io", "user@localhost", "localhost/",
-     "localhost:1:2", "[::1", "local host", "localhost\\.example.com", "evil.example#localhost"],
+     "localhost:1:2", "127.0.0.1%x.example.com", "127.0.0.1%1", "[::1", "local host", "localhost\\.example.com",
+     "evil.example#localhost"],
 )  # fmt: skip
 def test_names_of_others_are_not(host):
     assert not Guard("127.0.0.1").knows_host(host)
@@ -392,11 +492,14 @@ def test_a_page_for_others_answers_to_numbers_its_own_name_and_names_it_was_give
     assert not guard.knows_host("example.org")
 
 
-@given(st.text(), st.integers(0, 65535))
-def test_no_name_but_ones_own_is_known(name, port):
-    own = {"localhost"}
+@given(st.text(min_size=1) | st.text("[]:.%@/\\x0127", min_size=1), st.integers(0, 65535))
+def test_no_name_that_only_begins_or_ends_like_ours_is_known(name, port):
+    guard = Guard("127.0.0.1", names=["studio"])
 
-    assert not Guard("127.0.0.1").knows_host(f"x{name}:{port}") or f"x{name}".lower() in own
+    assert guard.knows_host(f"studio:{port}")
+    assert not guard.knows_host(f"x{name}:{port}")
+    assert not guard.knows_host(f"studio{name}x:{port}")
+    assert not guard.knows_host(f"127.0.0.1{name}x:{port}")
 
 
 # -- starting and ending ----------------------------------------------------------------------------------------------

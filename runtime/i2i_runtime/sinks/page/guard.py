@@ -30,13 +30,19 @@ def is_loopback(host: str) -> bool:
 
 
 class Guard:
-    """Decides which requests are answered."""
+    """Decides which requests are answered.
+
+    Attributes:
+        token: what a visitor must know; None where there is no need.
+        made_token: whether it was made here.
+    """
 
     def __init__(self, host: str, token: str | None = None, names: Iterable[str] = ()) -> None:
         """Settle the token and the names.
 
         Args:
-            host: the address that is listened on. Any but a loopback address needs a token.
+            host: the address that is listened on. Any but a loopback address needs a token, and that too where it has
+                further names: what makes it known by them lets others in.
             token: what a visitor must know; made here where one is needed and none is given.
             names: further names that the machine is reached by, as a reverse proxy or a name server knows it.
 
@@ -45,9 +51,11 @@ class Guard:
         """
         if token is not None and not re.fullmatch(rf"[A-Za-z0-9._~-]{{{_LEAST_TOKEN},}}", token):
             raise UsageError(f"the page's token: expected {_LEAST_TOKEN} or more letters, digits or any of . _ ~ -")
-        self._is_open = is_loopback(host)
-        self.token = token if token or self._is_open else secrets.token_urlsafe(24)
-        own = {"localhost", host.lower(), *(name.lower() for name in names)}
+        further = {name.lower() for name in names}
+        self._is_open = is_loopback(host) and not further
+        self.made_token = token is None and not self._is_open
+        self.token = secrets.token_urlsafe(24) if self.made_token else token
+        own = {"localhost", host.lower(), *further}
         if not self._is_open:
             machine = socket.gethostname().lower()
             own |= {machine, machine.partition(".")[0], f"{machine.partition('.')[0]}.local"}
@@ -81,6 +89,7 @@ class Guard:
 
 def _literal(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        return ipaddress.ip_address(host.partition("%")[0])
+        # Only IPv6 addresses have a zone; of a name, what follows belongs to the name.
+        return ipaddress.ip_address(host.partition("%")[0] if ":" in host else host)
     except ValueError:
         return None

@@ -10,12 +10,14 @@ import asyncio
 import json
 import logging
 import socket
+import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib import resources
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from aiohttp import web
@@ -34,15 +36,23 @@ if TYPE_CHECKING:
     from i2i_runtime.sinks.page.webrtc import Peers
 
 _BLOCKED_FOR = 5.0
-"""Seconds that a viewer may take for one picture before it is closed."""
+"""Seconds that a viewer may take for one piece of a picture before it is closed."""
+_PIECE = 32 * 1024
+"""Bytes that are written at once: a viewer on a thin line is seen to take them, one after another."""
+_ACTS_WITHIN = 10.0
+"""Seconds after which a viewer is told that an action takes longer: the disk or the network share may hang."""
 _REQUEST_WITHIN = 10.0
 """Seconds in which a request must have come whole; also how long an idle connection is kept."""
 _TICK = 0.5
 """Seconds between two reports of the figures to each viewer."""
 _REPEAT_AFTER = 1.0
 """Seconds after which a picture is sent again: it tells a viewer who is gone from one who sees a still picture."""
+_BACKLOG = 128
+"""Connections that are taken before the next look at what came by those that are open."""
 _CONNECTIONS_PER_CLIENT = 4
 """A browser opens up to six connections, and lets most of them go at once."""
+_CONNECTIONS_PER_ADDRESS = 32
+"""From one other machine, whatever it does with them."""
 _PER_ADDRESS = 16
 """Streams to one other machine; this one's own browser may have all."""
 _SEND_BUFFER = 128 * 1024
@@ -162,25 +172,71 @@ class _Board:
                 await news.wait()
 
 
-class _Connection(asyncio.Protocol):
-    """Counts connections, and gives each a time by which its request must have come: aiohttp waits for ever."""
+class _Connections:
+    """Those that are open, bounded in all and for each other machine.
 
-    def __init__(
-        self, http: asyncio.Protocol, connections: dict[asyncio.BaseTransport, _Connection], most: int
-    ) -> None:
+    Where there is no room, an idle one gives way to the new one, so that nobody keeps others out by holding what they
+    do not use: first those that have never asked for anything they may have, of the address with the most, the oldest.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._open: dict[asyncio.BaseTransport, _Connection] = {}
+
+    def __iter__(self) -> Iterator[asyncio.BaseTransport]:
+        return iter(list(self._open))
+
+    def get(self, transport: asyncio.BaseTransport | None) -> _Connection | None:
+        """The connection that a request came by, while it is open."""
+        return None if transport is None else self._open.get(transport)
+
+    def add(self, transport: asyncio.BaseTransport, connection: _Connection) -> bool:
+        """Take one more; False if all that it could replace are in use."""
+        counts = Counter(each.address for each in self._open.values())
+        is_other = not is_loopback(connection.address)
+        has_share = is_other and counts[connection.address] >= _CONNECTIONS_PER_ADDRESS
+        if has_share or len(self._open) >= self._most:
+            idle = [
+                (other, (each.was_admitted, -counts[each.address], each.idle_since))
+                for other, each in self._open.items()
+                if each.idle_since is not None and (not has_share or each.address == connection.address)
+            ]
+            if not idle:
+                return False
+            self._open.pop(min(idle, key=itemgetter(1))[0]).give_way()
+        self._open[transport] = connection
+        return True
+
+    def remove(self, transport: asyncio.BaseTransport) -> None:
+        """It is closed."""
+        self._open.pop(transport, None)
+
+
+class _Connection(asyncio.Protocol):
+    """Gives a connection a time by which its request must have come: aiohttp waits for ever.
+
+    Attributes:
+        address: of the other side.
+        idle_since: when the wait for a request began; None while one is answered.
+        was_admitted: whether it has sent a request that may be answered.
+    """
+
+    def __init__(self, http: asyncio.Protocol, connections: _Connections) -> None:
         self._http = http
         self._connections = connections
-        self._most = most
         self._transport: asyncio.Transport | None = None
         self._deadline: asyncio.TimerHandle | None = None
+        self.address = ""
+        self.idle_since: float | None = None
+        self.was_admitted = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
-        if len(self._connections) >= self._most:
+        self.address = str((transport.get_extra_info("peername") or ("",))[0])
+        if not self._connections.add(transport, self):
             transport.abort()
             return
         self._transport = transport
-        self._connections[transport] = self
         # Nothing waits in this process: a write is done when the system has taken it all.
         transport.set_write_buffer_limits(high=0)
         connected: socket.socket = transport.get_extra_info("socket")
@@ -194,13 +250,20 @@ class _Connection(asyncio.Protocol):
         """From now on, a whole request must come in time."""
         self.take_request()
         if self._transport is not None:
+            self.idle_since = time.monotonic()
             self._deadline = asyncio.get_running_loop().call_later(_REQUEST_WITHIN, self._transport.abort)
 
     def take_request(self) -> None:
         """It has come."""
+        self.idle_since = None
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    def give_way(self) -> None:
+        """Another one needs the place."""
+        if self._transport is not None:
+            self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         if self._transport is not None:
@@ -219,7 +282,7 @@ class _Connection(asyncio.Protocol):
         if self._transport is None:
             return
         self.take_request()
-        del self._connections[self._transport]
+        self._connections.remove(self._transport)
         self._transport = None
         self._http.connection_lost(error)
 
@@ -256,8 +319,9 @@ class PageServer:
         self._most_clients = most_clients
         self._loop = asyncio.get_running_loop()
         self._stopped = asyncio.Event()
-        self._acting = asyncio.Lock()
-        self._connections: dict[asyncio.BaseTransport, _Connection] = {}
+        self._acting: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        """One action of a kind at a time; one that hangs holds up none of another kind."""
+        self._connections = _Connections(_CONNECTIONS_PER_CLIENT * most_clients)
         self._viewers: set[_Viewer] = set()
         self._refused = self._closed = 0
         self.most_viewers = 0
@@ -309,9 +373,8 @@ class PageServer:
         await runner.setup()
         make_http = runner.server
         assert make_http is not None
-        most = _CONNECTIONS_PER_CLIENT * self._most_clients
         server = await self._loop.create_server(
-            lambda: _Connection(make_http(), self._connections, most), sock=listening, backlog=most
+            lambda: _Connection(make_http(), self._connections), sock=listening, backlog=_BACKLOG
         )
         ticking = asyncio.ensure_future(self._tick())
         on_ready()
@@ -326,14 +389,14 @@ class PageServer:
             server.close()
             await asyncio.sleep(0)  # the streams end by themselves, so that browsers see an end and no failure
             await runner.cleanup()
-            for transport in list(self._connections):
+            for transport in self._connections:
                 transport.close()
 
     # -- who may ------------------------------------------------------------------------------------------------------
 
     @web.middleware
     async def _check(self, request: web.Request, handler: Callable[..., Any]) -> web.StreamResponse:
-        connection = None if request.transport is None else self._connections.get(request.transport)
+        connection = self._connections.get(request.transport)
         if connection:
             connection.take_request()
         try:
@@ -344,9 +407,11 @@ class PageServer:
                 offered, request.cookies.get(self._cookie), bearer.strip() if scheme.lower() == "bearer" else None
             ):
                 raise web.HTTPUnauthorized(
-                    text="401: open the page by the address that i2i-run printed; it ends in ?token=...\n",
+                    text="401: add ?token=TOKEN to the address: the token that i2i-run printed or was started with\n",
                     headers={"WWW-Authenticate": "Bearer"},
                 )
+            if connection:
+                connection.was_admitted = True
             response: web.StreamResponse = await handler(request)
             return response
         finally:
@@ -403,12 +468,50 @@ class PageServer:
         if action in _NOT_FROM_A_PAGE:
             return _refusal(f"{action}: only where the run was started")
         try:
-            async with self._acting:
-                await asyncio.to_thread(self._run.controls.do, action, None if value is None else str(value))
+            await asyncio.wait_for(self._act(action, None if value is None else str(value)), _ACTS_WITHIN)
+        except asyncio.TimeoutError:
+            return _refusal(f"{action}: not done within {_ACTS_WITHIN:g} s, and still at work", status=503)
         except I2IError as error:
             return _refusal(str(error))
         self._tell()
         return web.json_response(self._report())
+
+    async def _act(self, action: str, value: str | None) -> None:
+        """Carry out an action on a thread that the end of the process does not wait for.
+
+        Raises:
+            UsageError: see `Controls.do`.
+        """
+        do, done = self._run.controls.do, self._loop.create_future()
+        if action not in self._run.controls.actions:
+            do(action, value)  # says what there is
+        acting = self._acting[action]
+        await acting.acquire()
+
+        def finish(error: Exception | None) -> None:
+            acting.release()
+            if done.cancelled():
+                return
+            if error is None:
+                done.set_result(None)
+            else:
+                done.set_exception(error)
+
+        def work() -> None:
+            failure = None
+            try:
+                do(action, value)
+            except Exception as error:
+                failure = error
+            with suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(finish, failure)
+
+        try:
+            threading.Thread(target=work, name=f"i2i page {action}", daemon=True).start()
+        except RuntimeError:
+            acting.release()
+            raise
+        await done
 
     async def _live(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
@@ -458,9 +561,10 @@ class PageServer:
                 await response.write(_BOUNDARY + b"\r\n")
             with suppress(ConnectionResetError):
                 async for message in board.read():
-                    viewer.blocked_since = time.monotonic()
-                    await response.write(message)
-                    await request.writer.drain()
+                    for start in range(0, len(message), _PIECE):
+                        viewer.blocked_since = time.monotonic()
+                        await response.write(message[start : start + _PIECE])
+                        await request.writer.drain()
                     viewer.blocked_since = None
 
     @contextmanager
@@ -485,18 +589,29 @@ class PageServer:
     # -- figures ------------------------------------------------------------------------------------------------------
 
     async def _tick(self) -> None:
+        has_failed = False
         while True:
             await asyncio.sleep(_TICK)
-            now = time.monotonic()
-            for viewer in list(self._viewers):
-                if viewer.blocked_since is not None and now - viewer.blocked_since > _BLOCKED_FOR:
-                    self._closed += 1
-                    self._viewers.discard(viewer)
-                    viewer.transport.abort()
-            players = self._boards[shared_picture]
-            if players.readers and now - players.changed_at > _REPEAT_AFTER:
-                players.repeat("picture")
-            self._tell()
+            try:
+                self._look_after_viewers()
+                self._tell()
+            except Exception:
+                # Said once: it may well fail at each tick.
+                if not has_failed:
+                    _logger.exception("the figures cannot be told")
+                has_failed = True
+
+    def _look_after_viewers(self) -> None:
+        """Close those that take nothing, and let players know that a picture which stands still is no dead line."""
+        now = time.monotonic()
+        for viewer in list(self._viewers):
+            if viewer.blocked_since is not None and now - viewer.blocked_since > _BLOCKED_FOR:
+                self._closed += 1
+                self._viewers.discard(viewer)
+                viewer.transport.abort()
+        players = self._boards[shared_picture]
+        if players.readers and now - players.changed_at > _REPEAT_AFTER:
+            players.repeat("picture")
 
     def _tell(self) -> None:
         """Send the figures to every page."""
@@ -558,8 +673,8 @@ def _message(encode: _Encode, picture: bytes) -> bytes:
     return head + picture + b"\r\n" + _BOUNDARY + b"\r\n"
 
 
-def _refusal(message: str) -> web.Response:
-    return web.json_response({"error": message}, status=400)
+def _refusal(message: str, status: int = 400) -> web.Response:
+    return web.json_response({"error": message}, status=status)
 
 
 async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:

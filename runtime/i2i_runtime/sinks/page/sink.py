@@ -50,7 +50,8 @@ class PageSink(Sink):
         Args:
             host: address to listen on; `0.0.0.0` for all of this machine.
             port: 0 for any that is free.
-            token: what a visitor must know; made here for an address that others can reach.
+            token: what a visitor must know; made here for an address that others can reach, by itself or by a further
+                name.
             names: further host names that the page answers to.
             longest: the longest side of a picture on its way to viewers, in pixels.
             most_clients: how many may look at once.
@@ -87,6 +88,11 @@ class PageSink(Sink):
         """Where the page is, with the token if it has one: to be shown once, to who started the run."""
         return self.address + (f"?token={self._guard.token}" if self._guard.token else "")
 
+    @property
+    def made_token(self) -> bool:
+        """Whether the token was made here, so that nobody knows it who is not told."""
+        return self._guard.made_token
+
     def attach(self, status: Callable[[], Status], controls: Controls) -> None:
         """See `Sink`."""
         self._status, self._controls = status, controls
@@ -103,7 +109,7 @@ class PageSink(Sink):
     def write(self, frame: Frame) -> None:
         """See `Sink`."""
         self._raise_failure()
-        self._frames += 1
+        self._frames += frame.after is not None  # a result, and no placeholder
         if self._server is not None:
             self._server.publish(frame)
 

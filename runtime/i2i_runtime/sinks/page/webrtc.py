@@ -41,6 +41,8 @@ class Peers:
         """
         self._longest = longest
         self._connections: set[RTCPeerConnection] = set()
+        # Kept, because the loop itself holds tasks weakly.
+        self._leaving: set[asyncio.Future[None]] = set()
         self._frame: Frame | None = None
         self._news = asyncio.Event()
 
@@ -82,11 +84,18 @@ class Peers:
             if connection.connectionState in ("failed", "closed", "disconnected"):
                 await self._drop(connection)
 
+        sent: list[MediaStreamTrack] = []
+        connection.on("track", sent.append)
         try:
             await connection.setRemoteDescription(RTCSessionDescription(sdp=offer, type="offer"))
-            if [each.kind for each in connection.getTransceivers()] != ["video"]:
+            transceivers = connection.getTransceivers()
+            if [each.kind for each in transceivers] != ["video"] or connection.sctp is not None:
                 raise ValueError("expected one video")
+            # What a viewer sent would be decoded, and pile up unseen.
+            if sent:
+                raise ValueError("expected an offer to receive only")
             connection.addTrack(_Video(self, self._longest))
+            transceivers[0].direction = "sendonly"
             await connection.setLocalDescription(await connection.createAnswer())
         except Exception as error:
             await self._drop(connection)
@@ -100,8 +109,9 @@ class Peers:
 
     def _expect(self, connection: RTCPeerConnection) -> None:
         if connection.connectionState != "connected" and connection in self._connections:
-            # Kept, because the loop itself holds tasks weakly.
-            self._leaving = asyncio.ensure_future(self._drop(connection))
+            leaving = asyncio.ensure_future(self._drop(connection))
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
 
     async def _drop(self, connection: RTCPeerConnection) -> None:
         self._connections.discard(connection)

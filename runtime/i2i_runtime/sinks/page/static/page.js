@@ -118,6 +118,7 @@ class Messages {
   }
 }
 
+let wasLetIn = false;
 let connection = null; // what ends the request that is open
 async function follow() {
   const ending = (connection = new AbortController());
@@ -126,9 +127,11 @@ async function follow() {
   try {
     const response = await fetch(peer ? "figures" : "live", { signal: ending.signal, cache: "no-store" });
     if (!response.ok) {
-      return { 401: "Open this page by the address that i2i-run printed: it ends in ?token=…",
+      return { 401: wasLetIn ? "The run was started again with a new token: open the address that i2i-run printed now"
+        : "Add ?token=… to the address: the token that i2i-run printed or was started with",
         503: "As many viewers as allowed; trying again …" }[response.status] ?? `Refused (${response.status}); trying again …`;
     }
+    wasLetIn = true;
     const reader = response.body.getReader(), messages = new Messages();
     for (;;) {
       const { done, value } = await reader.read();
@@ -377,6 +380,8 @@ $("full-screen").hidden = !document.fullscreenEnabled;
 $("full-screen").addEventListener("click", () => stage.requestFullscreen());
 document.addEventListener("keydown", (event) => {
   const key = KEYS[event.key];
+  // A key that is held down moves the divider, and does nothing else twice.
+  if (event.repeat && key?.[0] !== "position") return;
   if (!key || event.ctrlKey || event.altKey || event.metaKey || event.target.matches("select, input")) return;
   const button = document.querySelector(`[data-action=${key[0]}]`);
   if (!button || !button.hidden) send(...key);
