@@ -39,6 +39,7 @@ RUNTIME_FLOORS = (
     {"tiling", "switch", "translation", "captures", "outlets"},
     {"watch"},
     {"pipeline"},
+    {"request"},
     {"launch", "doctor"},
     {"cli"},
     {"__main__"},

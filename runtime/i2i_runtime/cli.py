@@ -12,8 +12,8 @@ import click
 from i2i_runtime import __version__, command
 
 if TYPE_CHECKING:
-    from i2i_runtime.launch import Request
     from i2i_runtime.pipeline import Pipeline, Result
+    from i2i_runtime.request import Request
     from i2i_runtime.sources.base import Source
 
 _VIEWS = ("result", "side-by-side", "wipe", "blend", "input")
@@ -232,35 +232,40 @@ def i2i_run(debug: bool, doctor: bool, **options: Any) -> int | None:
     i2i-run --rtsp rtsp://10.0.0.5/stream --engine auto --model zebra.onnx --serve
     """  # noqa: D301
     # Imports wait until the arguments make sense: --help and typing errors answer at once.
-    from rich.console import Console
-
     if doctor:
+        from rich.console import Console
+
         from i2i_runtime.doctor import examine, show
 
         report = examine()
         show(report, Console())
         return report.exit_code
 
-    from i2i_runtime.engines.open import wheel_conflicts
-    from i2i_runtime.launch import Request, choose, introduce, open_labels, open_models, open_sinks, open_sources
-    from i2i_runtime.pipeline import Pipeline
+    from i2i_runtime.request import Request
 
     request = Request(**options)
     request.check()
+
+    from rich.console import Console
+
+    from i2i_runtime import launch
+    from i2i_runtime.engines.open import wheel_conflicts
+    from i2i_runtime.pipeline import Pipeline
+
     for conflict in wheel_conflicts():
         _note(f"warning: {conflict}")
-    if not request.has_source:
-        choose(request, click.echo).close()
+    if not request.sources:
+        launch.choose(request, click.echo).close()
         return None
-    addresses = request.addresses()
-    sinks = open_sinks(request, addresses)
-    with open_models(request, _note) as model:
+    addresses = launch.addresses(request)
+    sinks = launch.open_sinks(request, addresses)
+    with launch.open_models(request, _note) as model:
         takes_labels = model.card.labels is not None
-        sources = [open_labels(request, model)] if takes_labels else open_sources(request, addresses)
-        introduce(model, sinks)
+        sources = [launch.open_labels(request, model)] if takes_labels else launch.open_sources(request, addresses)
+        launch.introduce(model, sinks)
         controls = request.controls()
         model.bind(controls)
-        pipeline = Pipeline(sources, model, sinks, options=request.options(sinks), controls=controls)
+        pipeline = Pipeline(sources, model, sinks, options=launch.options(request, sinks), controls=controls)
         _run(pipeline, sources, request, Console(stderr=True))
     return None
 

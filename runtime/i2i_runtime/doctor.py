@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from i2i_runtime import __version__
 from i2i_runtime.errors import DeviceError, I2IError, reason, redact
+from i2i_runtime.isolated import isolated_python
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -231,7 +232,7 @@ class _Probe:
     run: Callable[[], Iterable[Finding]]
 
 
-_ANSWER = "import sys; sys.path[:] = sys.argv[2:]; from i2i_runtime import doctor; doctor.answer(sys.argv[1])"
+_ANSWER = "from i2i_runtime import doctor; doctor.answer(sys.argv[1])"
 
 
 def _ask(name: str, time_limit: float) -> list[Finding]:
@@ -248,9 +249,8 @@ def _ask(name: str, time_limit: float) -> list[Finding]:
 
 def _converse(name: str, time_limit: float) -> tuple[list[Finding], str]:
     """The findings of a probe's process, and why it failed."""
-    # Isolated: a file `av.py` in the current folder is none of our business. It gets this process's own sys.path.
     process = subprocess.Popen(  # noqa: S603
-        [sys.executable, "-I", "-c", _ANSWER, name, *sys.path],
+        isolated_python(_ANSWER, name),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

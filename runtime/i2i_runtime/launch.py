@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import click
 
-from i2i_runtime.controls import Controls, ControlState, View
-from i2i_runtime.engines.base import Backend, Device, Engine, Precision
+from i2i_runtime.controls import View
+from i2i_runtime.engines.base import Engine
 from i2i_runtime.engines.open import open_engine
 from i2i_runtime.errors import UsageError
-from i2i_runtime.image import FitMode
 from i2i_runtime.pipeline import Options
+from i2i_runtime.request import AUTO, Request
 from i2i_runtime.sinks.base import Sink
 from i2i_runtime.sinks.open import open_sink
 from i2i_runtime.sources.address import Address, Kind, parse_address
@@ -25,139 +23,41 @@ from i2i_runtime.sources.live import LiveOptions
 from i2i_runtime.sources.open import open_source
 from i2i_runtime.switch import Model, ModelSwitch, Runs
 
-AUTO = "auto"
-"""The engine that is chosen by measurement; also the tile of a model's own size."""
+
+def addresses(request: Request) -> list[Address]:
+    """The sources that are named.
+
+    Raises:
+        UsageError: an environment variable that is empty.
+        SourceError: an address that is none.
+    """
+    if request.source or request.source_env:
+        texts = request.source or [_from_environment(str(request.source_env))]
+        return [parse_address(text) for text in texts]
+    named = {
+        Kind.CAMERA: request.camera,
+        Kind.VIDEO: request.video,
+        Kind.IMAGES: request.images,
+        Kind.STREAM: request.rtsp or request.url,
+        Kind.GSTREAMER: request.gstreamer,
+        Kind.SCREEN: request.screen and _keyword("screen", request.screen),
+        Kind.TEST_PATTERN: request.test_pattern and _keyword("test-pattern", request.test_pattern),
+    }
+    return [Address(kind=kind, where=where) for kind, where in named.items() if where]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """The options of one run, named as on the command line."""
-
-    engine: tuple[str, ...]
-    model: Path | None
-    explain: bool
-    device: Device
-    backend: Backend | None
-    precision: Precision | None
-    threads: int | None
-    trust_engine: bool
-    fit: FitMode
-    tile: str | tuple[int, int] | None
-    overlap: int | None
-    style: int | None
-    value_range: tuple[float, float] | None
-    colour: Literal["RGB", "BGR"] | None
-
-    camera: str | None
-    video: str | None
-    images: str | None
-    instances: str | None
-    rtsp: str | None
-    url: str | None
-    gstreamer: str | None
-    screen: str | None
-    test_pattern: str | None
-    source: tuple[str, ...]
-    source_env: str | None
-    reconnect: int | Literal["unset"] | None
-    open_timeout: float
-
-    output: tuple[str, ...]
-    show: bool
-    serve: tuple[str, int] | None
-    serve_name: tuple[str, ...]
-    token: str | None
-    encoder: str | None
-    fixed_size: bool
-    segment: float | None
-    captures: Path
-    keep_going: bool
-
-    view: str
-    side_by_side: bool
-    mirror: bool
-    every: int
-    max_fps: float | None
-    skip_similar: float | None
-    stabilize: float | None
-    strict: bool
-
-    def addresses(self) -> list[Address]:
-        """The sources that are named.
-
-        Raises:
-            UsageError: none, or two ways of naming them.
-            SourceError: an address that is none.
-        """
-        named = {
-            "--camera": self.camera and Address(kind=Kind.CAMERA, where=self.camera),
-            "--video": self.video and Address(kind=Kind.VIDEO, where=self.video),
-            "--images": self.images and Address(kind=Kind.IMAGES, where=self.images),
-            "--rtsp": self.rtsp and Address(kind=Kind.STREAM, where=self.rtsp),
-            "--url": self.url and Address(kind=Kind.STREAM, where=self.url),
-            "--gstreamer": self.gstreamer and Address(kind=Kind.GSTREAMER, where=self.gstreamer),
-            "--screen": self.screen and Address(kind=Kind.SCREEN, where=_keyword("screen", self.screen)),
-            "--test-pattern": self.test_pattern
-            and Address(kind=Kind.TEST_PATTERN, where=_keyword("test-pattern", self.test_pattern)),
-            "--source-env": self.source_env and parse_address(_from_environment(self.source_env)),
-        }
-        given = {option: address for option, address in named.items() if address}
-        if len(given) + bool(self.source) != 1:
-            found = ", ".join([*given, *(["--source"] if self.source else [])]) or "none"
-            raise UsageError(
-                "expected exactly one of --camera N, --video FILE, --images DIR, --rtsp URL, --url URL, --gstreamer "
-                f"PIPELINE, --screen, --test-pattern or --source ADDRESS (which may be repeated), found {found}"
-            )
-        return [parse_address(text) for text in self.source] or list(given.values())
-
-    def check(self) -> None:
-        """Refuse what makes no sense before anything is opened.
-
-        Raises:
-            UsageError: says which options, and what to do.
-        """
-        if not self.engine:
-            raise UsageError("expected --engine FILE, or --engine auto --model FILE")
-        if (AUTO in self.engine) != (self.model is not None):
-            raise UsageError("expected --engine auto and --model FILE together")
-        if self.explain and self.model is None:
-            raise UsageError("--explain: says how --engine auto chooses; give --engine auto --model FILE")
-        if self.explain and not self.has_source:
-            return
-        self.addresses()
-        if not self.output and not self.show and self.serve is None:
-            raise UsageError("nothing to do with the result: give --output PATH, --show or --serve")
-        if len({_place(output) for output in self.output}) < len(self.output):
-            raise UsageError("two --output with the same name; choose another for one of them")
-        if self.side_by_side and self.view != View.RESULT.value:
-            raise UsageError("--side-by-side and --view: give one of them")
-        if self.overlap is not None and self.tile is None:
-            raise UsageError("--overlap: how far tiles overlap; give --tile too")
-
-    @property
-    def has_source(self) -> bool:
-        """Whether a source is named at all."""
-        names = ("camera", "video", "images", "rtsp", "url", "gstreamer", "screen", "test_pattern", "source_env")
-        return bool(self.source) or any(getattr(self, name) is not None for name in names)
-
-    def options(self, sinks: list[Sink]) -> Options:
-        """How the pipeline treats frames; a file is played at its pace where a sink is watched."""
-        return Options(
-            every=self.every,
-            max_fps=self.max_fps,
-            skip_similar=self.skip_similar,
-            stabilize=self.stabilize,
-            # Who watches, and a server above all, takes a file no faster than it plays.
-            keep_pace=any(sink.is_watched for sink in sinks),
-            strict=self.strict,
-            keep_going=self.keep_going,
-            captures=self.captures,
-        )
-
-    def controls(self) -> Controls:
-        """The controls as the run begins with them."""
-        view = View.SIDE_BY_SIDE if self.side_by_side else View(self.view)
-        return Controls(ControlState(view=view, mirror=self.mirror))
+def options(request: Request, sinks: list[Sink]) -> Options:
+    """How the pipeline treats frames; a file is played at its pace where all sinks are watched."""
+    return Options(
+        every=request.every,
+        max_fps=request.max_fps,
+        skip_similar=request.skip_similar,
+        stabilize=request.stabilize,
+        keep_pace=all(sink.is_watched for sink in sinks),
+        strict=request.strict,
+        keep_going=request.keep_going,
+        captures=request.captures,
+    )
 
 
 def open_sinks(request: Request, addresses: list[Address]) -> list[Sink]:
@@ -326,10 +226,6 @@ def _from_environment(variable: str) -> str:
     if not address:
         raise UsageError(f"--source-env {variable}: expected an address in that variable, found it empty or unset")
     return address
-
-
-def _place(output: str) -> str:
-    return output if "://" in output else str(Path(output).resolve())
 
 
 def _keep_apart(outputs: tuple[str, ...], folders: set[Path]) -> None:

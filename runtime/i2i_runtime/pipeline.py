@@ -138,8 +138,8 @@ class Pipeline:
         """
         self._sources = [source] if isinstance(source, Source) else list(source)
         self._is_live = any(each.info.is_live for each in self._sources)
-        # Beside a live source a file is played: nothing could keep up with both.
-        self._keeps_pace = options.keep_pace or self._is_live
+        # Beside a live source a file is played: nothing could keep up with both. And no server takes it faster.
+        self._keeps_pace = options.keep_pace or self._is_live or any(sink.keeps_pace for sink in sinks)
         self._strict = options.strict
         self.controls = controls or Controls()
         self._stats = Stats()

@@ -143,6 +143,20 @@ def test_without_a_display_the_ways_out_are_named(monkeypatch):
 
 
 @pytest.mark.fault(43)
+@pytest.mark.skipif(sys.platform != "linux", reason="X11 is asked for on Linux")
+def test_a_display_that_says_nothing_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(window, "_PATIENCE", 3.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        display = f"127.0.0.1:{silent.getsockname()[1] - 6000}"  # X11 adds 6000 to the number of a display
+        monkeypatch.setenv("DISPLAY", display)
+
+        with pytest.raises(UsageError) as error:
+            WindowSink()
+
+    assert str(error.value).startswith(f"--show: the display {display} cannot be opened (no answer within 3 s); use ")
+
+
+@pytest.mark.fault(43)
 def test_an_opencv_without_windows_is_told_with_the_ways_out(monkeypatch):
     def refuse(*arguments: object) -> None:
         raise cv2.error("The function is not implemented. Rebuild the library with Windows, GTK+ 2.x or Cocoa support.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import socket
@@ -18,13 +19,19 @@ import av
 import numpy as np
 import pytest
 from commands import environment
+from videos import moving_pictures, write_video
 
+from i2i_runtime import h264
 from i2i_runtime.controls import Controls
 from i2i_runtime.errors import SinkError
 from i2i_runtime.frame import Frame
+from i2i_runtime.isolated import isolated_python
+from i2i_runtime.pipeline import Options, Pipeline
+from i2i_runtime.relay import Target
 from i2i_runtime.sinks import publish
 from i2i_runtime.sinks.publish import PublishSink
 from i2i_runtime.sources.base import StreamInfo
+from i2i_runtime.sources.video import VideoSource
 
 CAMERA = StreamInfo(name="camera", is_live=True, fps=Fraction(25))
 FRAME = 1 / 25
@@ -234,10 +241,11 @@ def test_a_single_frame_that_cannot_be_sent_is_an_error_too():
 
 
 @pytest.mark.fault(19)
-def test_a_server_that_accepts_and_says_nothing_holds_up_no_thread(monkeypatch):
+@pytest.mark.parametrize("scheme", ["rtmp", "rtsp"])
+def test_a_server_that_accepts_and_says_nothing_holds_up_no_thread(monkeypatch, scheme):
     monkeypatch.setattr(publish, "_PATIENCE", 1.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        sink = PublishSink(f"rtmp://127.0.0.1:{silent.getsockname()[1]}/live/key")
+        sink = PublishSink(f"{scheme}://127.0.0.1:{silent.getsockname()[1]}/live/key")
         sink.start(CAMERA)
         longest, last = 0.0, time.monotonic()
         with pytest.raises(SinkError, match=r"no answer within 2 s"):  # noqa: PT012  (the times between are the point)
@@ -248,6 +256,90 @@ def test_a_server_that_accepts_and_says_nothing_holds_up_no_thread(monkeypatch):
         sink.close()
 
     assert longest < 0.5
+
+
+def refuse_a_process(*arguments: object, **options: object) -> None:
+    raise BlockingIOError(11, "Resource temporarily unavailable")
+
+
+def test_a_machine_without_room_for_another_process_ends_the_run_with_a_line(monkeypatch):
+    monkeypatch.setattr(publish.subprocess, "Popen", refuse_a_process)
+    sink = PublishSink("udp://127.0.0.1:9")
+    sink.start(CAMERA)
+
+    with pytest.raises(SinkError) as error:
+        film(sink, lambda: False)
+
+    assert str(error.value) == "udp://127.0.0.1:9: cannot be published to (Resource temporarily unavailable)"
+    sink.close()
+
+
+def test_a_machine_that_has_no_room_for_a_while_costs_the_stream_no_more_than_that(receive, monkeypatch):
+    address = f"udp://127.0.0.1:{free_port(socket.SOCK_DGRAM)}"
+    player, controls = receive(address), Controls()
+    with PublishSink(address) as sink:
+        sink.attach(lambda: None, controls)
+        sink.start(CAMERA)
+        film(sink, lambda: player.frames)
+        with monkeypatch.context() as patched:
+            patched.setattr(publish.subprocess, "Popen", refuse_a_process)
+            sink._connection.kill()
+            film(sink, lambda: "Resource temporarily unavailable" in controls.state().message)
+        film(sink, lambda: controls.state().message == f"{address}: connected again")
+
+    assert re.fullmatch(rf"\d+ frames published to {address}, 1 reconnects, \d+ left out", sink.summary())
+
+
+def test_files_of_a_user_with_the_names_of_modules_are_not_run(receive, tmp_path, monkeypatch):
+    for name in ("av", "json"):
+        (tmp_path / f"{name}.py").write_text("open('run', 'w').close()")
+    monkeypatch.chdir(tmp_path)
+    address = f"udp://127.0.0.1:{free_port(socket.SOCK_DGRAM)}"
+    with PublishSink(address) as sink:
+        sink.start(CAMERA)
+        film(sink, lambda: sink._published > 3)
+
+    assert not (tmp_path / "run").exists()
+
+
+def beginning() -> bytes:
+    """What the process that carries a stream is given first."""
+    stream = io.BytesIO()
+    with av.open(stream, "w", format="nut", options=publish._NUT) as output:
+        track = h264.add_stream(output, "libx264", (64, 64), Fraction(25), Fraction(1, 25), live=True)
+        for index in range(50):
+            picture = av.VideoFrame(64, 64, "yuv420p")
+            picture.pts, picture.time_base = index, Fraction(1, 25)
+            output.mux(track.encode(picture))
+        output.mux(track.encode(None))
+    return stream.getvalue()
+
+
+def test_what_is_carried_has_no_points_to_seek_to_that_both_ends_would_remember():
+    syncpoint = bytes.fromhex("4e4be4adeeca4569")
+
+    assert beginning().count(syncpoint) <= 1
+
+
+@pytest.mark.parametrize("said", [b"", b'{"address": "rtmp'])
+def test_the_process_that_carries_a_stream_ends_when_nobody_speaks_to_it(said):
+    finished = subprocess.run(isolated_python(publish._RELAY), input=said, capture_output=True, timeout=30)
+
+    assert (finished.returncode, finished.stdout) == (0, b"")
+
+
+@pytest.mark.parametrize(("scheme", "container"), [("rtmp", "flv"), ("rtsp", "rtsp")])
+def test_the_process_that_carries_a_stream_does_not_outlive_its_parent_for_long(scheme, container):
+    code = "from i2i_runtime import relay; relay._ENDS_AFTER = 1.0; relay.main()"
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"{scheme}://127.0.0.1:{silent.getsockname()[1]}/live/key"
+        said = Target(address=address, format=container, options={}).to_line() + beginning()
+
+        # Its standard input ends, as that of a parent that was killed does.
+        finished = subprocess.run(isolated_python(code), input=said, capture_output=True, timeout=30)
+
+    assert finished.returncode == 1
+    assert b"Timeout" in finished.stderr
 
 
 def test_closing_waits_no_longer_than_it_says(monkeypatch):
@@ -263,16 +355,45 @@ def test_closing_waits_no_longer_than_it_says(monkeypatch):
     assert time.monotonic() - began < 3
 
 
-def test_a_file_is_sent_at_its_own_pace():
+def test_a_file_that_is_played_arrives_as_far_apart_as_it_is_played(receive, tmp_path):
+    address = f"udp://127.0.0.1:{free_port(socket.SOCK_DGRAM)}"
+    player = receive(address)
+    clip = write_video(tmp_path / "clip.mp4", moving_pictures(75))
+
+    Pipeline(VideoSource(clip), lambda image: image, [PublishSink(address)], options=Options(keep_pace=True)).run()
+
+    assert np.median(np.diff([f["time"] for f in player.frames])) == pytest.approx(FRAME, abs=0.01)
+
+
+def test_frames_that_come_faster_than_they_play_hold_up_nobody_and_are_counted():
     sink = PublishSink(f"udp://127.0.0.1:{free_port(socket.SOCK_DGRAM)}")
+    assert sink.keeps_pace
     sink.start(StreamInfo(name="file", is_live=False, fps=Fraction(25)))
     began = time.monotonic()
     with sink:
-        for index in range(26):
+        for index in range(200):
             sink.write(frame(index, timestamp=Fraction(index, 25)))
         took = time.monotonic() - began
 
-    assert took == pytest.approx(1.0, abs=0.3)
+    published, lost = map(int, re.findall(r"(\d+) (?:frames published|left out)", sink.summary()))
+    assert published + lost == 200
+    assert took < 1
+
+
+def test_a_frozen_picture_goes_on_arriving_in_time(receive):
+    address = f"udp://127.0.0.1:{free_port(socket.SOCK_DGRAM)}"
+    player = receive(address)
+    with PublishSink(address) as sink:
+        sink.start(CAMERA)
+        film(sink, lambda: player.frames)
+        frozen = frame(0)
+        for _ in range(10):
+            sink.write(frozen)
+            time.sleep(0.1)
+        seen = len(player.frames)
+        film(sink, lambda: len(player.frames) > seen + 10)
+
+    assert max(np.diff([f["time"] for f in player.frames])) < 0.5
 
 
 @pytest.mark.parametrize(

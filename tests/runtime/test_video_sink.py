@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -119,6 +121,133 @@ def test_a_letterbox_has_the_size_that_was_asked_for(size):
 
     assert boxed.shape == (*SMALL, 3)
     assert boxed.max() == 255
+
+
+# What earlier runs left
+
+
+@pytest.mark.fault(24)
+@pytest.mark.parametrize("info", [FILE, CAMERA], ids=lambda info: info.name)
+def test_what_a_killed_run_left_is_kept_under_the_next_free_name(tmp_path, info):
+    (tmp_path / "out.partial.mp4").write_bytes(b"of a run that was killed")
+    (tmp_path / "out_001.mp4").write_bytes(b"of yesterday")
+
+    summary = write(VideoSink(tmp_path / "out.mp4"), [frame(0), frame(1)], info)
+
+    assert (tmp_path / "out_002.mp4").read_bytes() == b"of a run that was killed"
+    assert (tmp_path / "out_001.mp4").read_bytes() == b"of yesterday"
+    assert shape(tmp_path / "out.mp4") == (2, 48, 64)
+    kept = f"kept what an earlier run left: {tmp_path / 'out_002.mp4'}"
+    assert summary == f"2 frames in {tmp_path / 'out.mp4'}; {kept}"
+
+
+def test_an_empty_partial_file_is_not_worth_keeping(tmp_path):
+    (tmp_path / "out.partial.mp4").touch()
+
+    write(VideoSink(tmp_path / "out.mp4"), [frame(0)], FILE)
+
+    assert [p.name for p in tmp_path.iterdir()] == ["out.mp4"]
+
+
+def test_a_live_source_never_replaces_a_recording(tmp_path):
+    names = ["out.mp4", "out_001.mp4", "out_002.mp4"]
+
+    summaries = [
+        write(VideoSink(tmp_path / "out.mp4"), [frame(i) for i in range(count)], CAMERA) for count in (1, 2, 3)
+    ]
+
+    assert [shape(tmp_path / name)[0] for name in names] == [1, 2, 3]
+    kept = f"kept what an earlier run left: {tmp_path / 'out.mp4'}"
+    assert summaries[2] == f"3 frames in {tmp_path / 'out_002.mp4'}; {kept}"
+
+
+def test_a_live_source_does_not_even_replace_what_came_meanwhile(tmp_path):
+    with VideoSink(tmp_path / "out.mp4") as sink:
+        sink.start(CAMERA)
+        sink.write(frame(0))
+        (tmp_path / "out.mp4").write_bytes(b"of another run")
+
+    assert (tmp_path / "out.mp4").read_bytes() == b"of another run"
+    assert shape(tmp_path / "out_001.mp4") == (1, 48, 64)
+    assert sink.summary() == f"1 frames in {tmp_path / 'out_001.mp4'}"
+
+
+def test_a_file_beside_a_live_source_replaces_its_own_video_only(tmp_path):
+    for name in ("out_0.mp4", "out_1.mp4"):
+        (tmp_path / name).write_bytes(b"of yesterday")
+
+    write(VideoSink(tmp_path / "out.mp4"), [frame(0), frame(0, source=1)], FILE, CAMERA)
+
+    assert shape(tmp_path / "out_0.mp4") == (1, 48, 64)
+    assert (tmp_path / "out_1.mp4").read_bytes() == b"of yesterday"
+    assert shape(tmp_path / "out_1_001.mp4") == (1, 48, 64)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows tells of a file by other means")
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    synced = []
+    fsync = os.fsync
+
+    def watch(descriptor: int) -> None:
+        synced.append((os.fstat(descriptor).st_ino, (tmp_path / "out.mp4").exists()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watch)
+
+    write(VideoSink(tmp_path / "out.mp4"), [frame(0)], FILE)
+
+    assert synced == [((tmp_path / "out.mp4").stat().st_ino, False), (tmp_path.stat().st_ino, True)]
+
+
+# Segments
+
+
+@pytest.mark.parametrize("has_clock", [True, False])
+def test_after_so_many_seconds_a_new_file_begins(tmp_path, has_clock):
+    frames = [frame(i) if has_clock else replace(frame(i), timestamp=None) for i in range(60)]
+
+    write(VideoSink(tmp_path / "out.mp4", segment_s=1.0), frames, CAMERA)
+
+    videos = [read_video(tmp_path / name) for name in ("out.mp4", "out_001.mp4", "out_002.mp4")]
+    assert [len(video.pictures) for video in videos] == [25, 25, 10]
+    assert all(video.times[0] == 0 for video in videos)
+
+
+@pytest.mark.parametrize(("info", "files"), [(CAMERA, [2, 1]), (FILE, [3])], ids=lambda value: str(value)[:20])
+def test_unless_told_otherwise_a_file_of_a_live_source_lasts_six_hours(tmp_path, info, files):
+    write(VideoSink(tmp_path / "out.mp4"), [frame(i, at=at) for i, at in enumerate((0, 21_599.5, 21_600))], info)
+
+    assert [shape(path)[0] for path in sorted(tmp_path.iterdir())] == files
+
+
+def test_a_fixed_size_outlasts_a_segment(tmp_path):
+    frames = [frame(0), frame(25, LARGE), frame(50, LARGE)]
+
+    write(VideoSink(tmp_path / "out.mp4", fixed_size=True, segment_s=1.0), frames, CAMERA)
+
+    assert {shape(path) for path in tmp_path.iterdir()} == {(1, 48, 64)}
+
+
+def test_segments_of_a_file_share_its_sound(tmp_path):
+    source = write_video(tmp_path / "in.mp4", moving_pictures(100), audio="aac")
+    info = StreamInfo(name="in", is_live=False, fps=Fraction(25), frame_count=100, audio_file=source)
+
+    write(VideoSink(tmp_path / "out.mp4", segment_s=2.0), [frame(i) for i in range(100)], info)
+
+    first, second = read_video(tmp_path / "out.mp4"), read_video(tmp_path / "out_001.mp4")
+    assert first.audio_packets + second.audio_packets == read_video(source).audio_packets
+
+
+def test_a_summary_of_many_files_stays_a_line(tmp_path):
+    summary = write(VideoSink(tmp_path / "out.mp4", segment_s=0.01), [frame(i) for i in range(12)], CAMERA)
+
+    assert summary == f"12 frames in 12 files from {tmp_path / 'out.mp4'} to {tmp_path / 'out_011.mp4'}"
+
+
+@pytest.mark.parametrize("seconds", [0, -1.0, float("nan")])
+def test_a_segment_without_length_is_refused(tmp_path, seconds):
+    with pytest.raises(UsageError, match=r"segment: expected seconds above 0, found"):
+        VideoSink(tmp_path / "out.mp4", segment_s=seconds)
 
 
 # Several sources

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from commands import environment
 
+from i2i_runtime.sinks import window
 from i2i_runtime.sinks.window import write_lines
 
 pytestmark = pytest.mark.skipif(
@@ -32,6 +33,9 @@ from i2i_runtime.stats import Stats
 controls = Controls()
 controls.update(view=View.WIPE)
 controls.on("record", lambda value: controls.update(recording="out.mp4"))
+def no_space(value):
+    raise OSError(28, "No space left on device")
+controls.on("snapshot", no_space)
 stats = Stats()
 lost = SourceHealth(name="cam", state=SourceState.RECONNECTING)
 sink = WindowSink()
@@ -49,7 +53,7 @@ def say(ended):
     dark = int((shown[-1][:, :, 1] < 100).sum()) if shown else 0
     print(json.dumps({
         "ended": ended, "view": state.view.value, "mirror": state.mirror, "position": state.position,
-        "dark": dark, "size": cv2.getWindowImageRect("i2i")[2:] if not ended else None,
+        "dark": dark, "message": state.message, "size": cv2.getWindowImageRect("i2i")[2:] if not ended else None,
     }), flush=True)
 
 image = np.full((240, 320, 3), 150, np.uint8)
@@ -162,6 +166,24 @@ def test_the_mouse_drags_the_edge_of_a_wipe(screen):
     screen.hands("mouseup", "1", "mousemove", "40", "100")
     for _ in range(10):
         assert screen.now()["position"] == 0.75
+
+
+def test_what_fails_is_told_and_ends_no_run(screen):
+    screen.hands("key", "s")
+
+    assert screen.until(lambda state: "OSError: [Errno 28] No space left on device" in state["message"])
+    screen.hands("key", "m")
+    assert screen.until(lambda state: state["mirror"])
+
+
+def test_a_cv2_in_the_users_folder_is_not_run(display, tmp_path, monkeypatch):
+    (tmp_path / "cv2.py").write_text("open('run', 'w').close()")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DISPLAY", display)
+
+    window._check_display()
+
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("key", ["q", "Escape"])

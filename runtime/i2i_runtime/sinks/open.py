@@ -11,7 +11,9 @@ _ADDRESS = re.compile(r"(rtmps?|rtsp|srt|udp):/{1,2}", re.IGNORECASE)
 _VIRTUAL_CAMERA = re.compile(r"virtual-camera(?::(.+))?")
 
 
-def open_sink(where: str | Path, *, encoder: str | None = None, fixed_size: bool = False) -> Sink:
+def open_sink(
+    where: str | Path, *, encoder: str | None = None, fixed_size: bool = False, segment_s: float | None = None
+) -> Sink:
     """What a user names: a video, a server, a virtual camera, else a folder of pictures.
 
     Args:
@@ -19,10 +21,12 @@ def open_sink(where: str | Path, *, encoder: str | None = None, fixed_size: bool
             `virtual-camera:/dev/video7`, or a folder.
         encoder: one of `h264.ENCODERS`; by default libx264 for a file, and for a server what is there (`auto`).
         fixed_size: a video keeps its first size: frames of other sizes get black bars instead of a new file.
+        segment_s: seconds after which a video begins a new file; see `VideoSink`.
 
     Raises:
         SinkError: it cannot be written, or has the name of a file kind that is not a video.
-        UsageError, DeviceError: there is no such encoder, here.
+        UsageError: there is no such encoder, or `segment_s` is no time.
+        DeviceError: the encoder does not work here.
     """
     # Each member drags its own library in: only the one that is asked for is loaded.
     text = str(where)
@@ -39,7 +43,7 @@ def open_sink(where: str | Path, *, encoder: str | None = None, fixed_size: bool
     if path.suffix and not path.is_dir():
         from i2i_runtime.sinks.video import VideoSink
 
-        return VideoSink(path, encoder=encoder or "libx264", fixed_size=fixed_size)
+        return VideoSink(path, encoder=encoder or "libx264", fixed_size=fixed_size, segment_s=segment_s)
     from i2i_runtime.sinks.images import ImagesSink
 
     return ImagesSink(path)

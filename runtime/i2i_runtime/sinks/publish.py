@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import random
 import re
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -22,6 +20,7 @@ from i2i_runtime.controls import Controls
 from i2i_runtime.errors import SinkError, redact, system_reason
 from i2i_runtime.frame import Frame
 from i2i_runtime.h264 import add_stream, check_encoder, choose_encoder, even, to_picture
+from i2i_runtime.isolated import isolated_python
 from i2i_runtime.letterbox import letterbox
 from i2i_runtime.relay import CONNECTED, LOST, Target
 from i2i_runtime.sinks.base import Sink
@@ -32,6 +31,9 @@ _FORMATS = {"rtmp": "flv", "rtmps": "flv", "rtsp": "rtsp", "srt": "mpegts", "udp
 SCHEMES = frozenset(_FORMATS)
 _TIME_BASE = Fraction(1, 90_000)
 _FALLBACK_RATE = Fraction(30)
+_RELAY = "from i2i_runtime.relay import main; main()"
+_NUT = {"flush_packets": "1", "syncpoints": "none", "strict": "experimental"}
+"""Both ends remember each syncpoint, for seeking, as long as the stream lasts: 20 MB an hour."""
 _KEY_FRAME_EACH = 1.0
 """Seconds: so long a player that joins waits for its first picture."""
 _PATIENCE = 10.0
@@ -49,8 +51,8 @@ class PublishSink(Sink):
     """
 
     queue_length = 2
-    """Of a file each frame is sent, at its time, and the run waits for that."""
     is_watched = True
+    keeps_pace = True
 
     def __init__(self, address: str, *, encoder: str = "auto") -> None:
         """Check the address; nothing is sent before the first frame.
@@ -70,8 +72,6 @@ class PublishSink(Sink):
         self._encoder = encoder
         self._controls: Controls | None = None
         self._rate = _FALLBACK_RATE
-        self._is_live = True
-        self._first_at: float | None = None
         self._inbox = Channel[Frame](2, newest_wins=True)
         self._closing = threading.Event()
         self._worker = threading.Thread(target=self._work, daemon=True)
@@ -86,19 +86,23 @@ class PublishSink(Sink):
     def start(self, *infos: StreamInfo) -> None:
         """See `Sink`."""
         self._rate = max((info.fps for info in infos if info.fps), default=_FALLBACK_RATE)
-        self._is_live = any(info.is_live for info in infos)
         self._worker.start()
 
     def write(self, frame: Frame) -> None:
-        """See `Sink`; a file is sent at its own pace, as it would be played."""
+        """See `Sink`."""
+        self.idle()
+        self._lost += self._inbox.put(frame)
+
+    def idle(self) -> None:
+        """See `Sink`: a server that was never reached is told of, and one that takes nothing any more is given up.
+
+        Raises:
+            SinkError: the server was never reached.
+        """
         self._raise_failure()
         connection = self._connection
         if connection and connection.is_stuck():
             connection.kill()
-        if not self._is_live and frame.timestamp is not None:
-            self._first_at = self._first_at or time.monotonic() - float(frame.timestamp)
-            time.sleep(min(1.0, max(0.0, self._first_at + float(frame.timestamp) - time.monotonic())))
-        self._lost += self._inbox.put(frame)
 
     def close(self) -> None:
         """See `Closing`.
@@ -135,7 +139,8 @@ class PublishSink(Sink):
         was_connected = False
         while (frame := self._inbox.get()) is not None:
             try:
-                self._connection = _Connection(self._target, self._encoder, frame, self._rate, self._is_live)
+                self._connection = _Connection(self._target, self._encoder)
+                self._connection.open(frame, self._rate)
                 self._connection.wait()
                 if was_connected:
                     self._reconnects += 1
@@ -144,13 +149,15 @@ class PublishSink(Sink):
                 self._published += 1
                 self._send(self._connection)
                 return
-            except _ConnectionLostError as error:
+            except Exception as error:
+                # Whatever it is, no memory for a process say, it may pass, and nobody else would tell of it.
                 self._lost += 1
                 if not was_connected:
-                    self._failure = SinkError(f"{self.name}: cannot be published to ({error}); is the server running?")
+                    advice = "; is the server running?" if isinstance(error, _ConnectionLostError) else ""
+                    self._failure = SinkError(f"{self.name}: cannot be published to ({system_reason(error)}){advice}")
                     self._lost += self._inbox.close(discard=True)
                     return
-                self._say(f"{self.name}: lost ({error}); trying again")
+                self._say(f"{self.name}: lost ({system_reason(error)}); trying again")
                 pause = _BACK_OFF[min(attempts, len(_BACK_OFF) - 1)]
                 attempts += 1
                 self._closing.wait(pause * random.uniform(0.8, 1.2))  # noqa: S311  (so that not all come back at once)
@@ -178,15 +185,17 @@ class _ConnectionLostError(Exception):
 class _Connection:
     """An encoder and the process that carries its stream to the server."""
 
-    def __init__(self, target: Target, encoder: str, first: Frame, rate: Fraction, is_live: bool) -> None:
-        """Begin to connect, and send the first frame.
+    def __init__(self, target: Target, encoder: str) -> None:
+        """Start the process.
 
         Raises:
-            _ConnectionLostError: not even that was possible.
+            OSError: there is no room for one.
         """
-        self._size = first.image.shape[0], first.image.shape[1]
-        self._is_live = is_live
-        self._begins = self._moment(first)
+        self._target = target
+        self._encoder = encoder
+        self._size = 0, 0
+        self._begins = self._lag = 0.0
+        self._filmed = float("-inf")
         self._next_pts = 0
         self._key_frame_at = -1
         self._reason = "connection closed"
@@ -196,27 +205,32 @@ class _Connection:
         self._answered = threading.Event()
         self._is_connected = False
         # In a group of its own, so that Ctrl-C in a terminal leaves it to us to end it.
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "i2i_runtime.relay"],
+        self._process = subprocess.Popen(  # noqa: S603
+            isolated_python(_RELAY),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             start_new_session=True,
         )
         self._listener = threading.Thread(target=self._listen, daemon=True)
+
+    def open(self, first: Frame, rate: Fraction) -> None:
+        """Begin to connect, and send the first frame.
+
+        Raises:
+            _ConnectionLostError: not even that was possible.
+        """
         self._listener.start()
+        self._size = first.image.shape[0], first.image.shape[1]
+        self._begins = first.captured_at
         try:
-            self.write(target.to_line())
-            self._output = av.open(self, "w", format="nut", options={"flush_packets": "1"})
-            name = choose_encoder(encoder, self._size, live=True)
+            self.write(self._target.to_line())
+            self._output = av.open(self, "w", format="nut", options=_NUT)
+            name = choose_encoder(self._encoder, self._size, live=True)
             self._stream = add_stream(self._output, name, even(self._size), rate, _TIME_BASE, live=True)
-            self.send(first)
-        except BaseException as error:
-            self.close()
-            if isinstance(error, (av.error.FFmpegError, OSError, ValueError)):
-                raise _ConnectionLostError(system_reason(error)) from error
-            raise
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            raise _ConnectionLostError(system_reason(error)) from error
+        self.send(first)
 
     def _listen(self) -> None:
         assert self._process.stdout is not None
@@ -265,8 +279,11 @@ class _Connection:
             raise _ConnectionLostError(self._reason if is_pipe else system_reason(error)) from error
 
     def _moment(self, frame: Frame) -> float:
-        """Seconds: of the file for a file, which may be translated in leaps, else of the wall."""
-        return frame.captured_at if self._is_live or frame.timestamp is None else float(frame.timestamp)
+        """Seconds of the clock at which it was filmed; of one that is shown again, as while frozen, so much later."""
+        now = time.monotonic()
+        if frame.captured_at > self._filmed:
+            self._filmed, self._lag = frame.captured_at, now - frame.captured_at
+        return now - self._lag
 
     def write(self, data: bytes) -> int:
         """Called by PyAV with what the process shall carry."""
@@ -308,7 +325,8 @@ class _Connection:
         if self._output is not None:
             with suppress(av.error.FFmpegError, OSError):
                 self._output.close()
-        self._listener.join()
+        if self._listener.ident is not None:  # it was started
+            self._listener.join()
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
             with suppress(OSError):  # what could not be written will not be written now

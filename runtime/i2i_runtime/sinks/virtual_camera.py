@@ -31,6 +31,7 @@ class VirtualCameraSink(Sink):
 
     queue_length = 1
     is_watched = True
+    keeps_pace = True
 
     def __init__(self, device: str | None = None) -> None:
         """Check that there is such a camera; it is opened with the first frame.

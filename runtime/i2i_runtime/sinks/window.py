@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 import cv2
 
 from i2i_runtime.controls import KEY_HELP, Controls, View
-from i2i_runtime.errors import I2IError, UsageError
+from i2i_runtime.errors import I2IError, UsageError, reason
 from i2i_runtime.frame import Frame, Image
+from i2i_runtime.isolated import isolated_python
 from i2i_runtime.sinks.base import Sink, SinkClosed
 from i2i_runtime.sources.base import SourceState, StreamInfo
 from i2i_runtime.stats import Status
@@ -23,6 +24,8 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _OWN_HELP = "  i status  h help"
 _STATUS_EVERY = 0.5
 """Seconds: figures that change with every frame cannot be read."""
+_PATIENCE = 10.0
+"""Seconds that the display may take to answer."""
 _WAYS_OUT = "use --serve to watch in a browser, or --output FILE"
 
 
@@ -160,6 +163,8 @@ class WindowSink(Sink):
             action()
         except I2IError as error:
             self._controls.update(message=str(error))
+        except Exception as error:
+            self._controls.update(message=f"this failed: {type(error).__name__}: {reason(error)}")
 
 
 def write_lines(image: Image, parts: Sequence[str], top: int) -> int:
@@ -196,6 +201,11 @@ def _check_display() -> None:
     if not display:
         raise UsageError(f"--show: no display here (DISPLAY is not set); {_WAYS_OUT}")
     # Qt ends the whole process by abort() where it cannot draw: let it try in another process first.
-    trial = subprocess.run([sys.executable, "-c", "import cv2; cv2.namedWindow('i2i')"], capture_output=True)
-    if trial.returncode < 0:
+    trial = isolated_python("import cv2; cv2.namedWindow('i2i')")
+    try:
+        finished = subprocess.run(trial, capture_output=True, timeout=_PATIENCE)  # noqa: S603
+    except subprocess.TimeoutExpired:
+        why = f"no answer within {_PATIENCE:.0f} s"
+        raise UsageError(f"--show: the display {display} cannot be opened ({why}); {_WAYS_OUT}") from None
+    if finished.returncode < 0:
         raise UsageError(f"--show: the display {display} cannot be opened; {_WAYS_OUT}")
