@@ -1,6 +1,7 @@
-"""Cameras on the network that misbehave when told to: RTSP (H.264) and MJPEG over HTTP, on free ports of this machine.
+"""Cameras that misbehave when told to: RTSP (H.264) and MJPEG over HTTP on free ports of this machine, and a webcam.
 
-They encode a loop of pictures once, so that a soak of hours costs little, and each picture carries its number.
+Those on the network encode a loop of pictures once, so that a soak of hours costs little, and each picture carries its
+number.
 """
 
 from __future__ import annotations
@@ -344,3 +345,66 @@ class FakeMjpegCamera(_Server):
 @functools.lru_cache(maxsize=1024)
 def _jpeg(size: tuple[int, int], number: int) -> bytes:
     return cv2.imencode(".jpg", draw(number, size))[1].tobytes()
+
+
+class FakeCapture:
+    """As `cv2.VideoCapture` of a webcam, with a plug; the class itself is the device, each object a connection to it.
+
+    `reset` puts everything back.
+    """
+
+    fps: float
+    here: bool
+    """Plugged in."""
+    behaviour: str
+    """ok: noise; still: one picture for ever, with frames; false: no frames."""
+    opened: int
+    sizes: tuple[tuple[int, int], ...]
+    """(height, width) that it can give; the first one by itself, and where it is asked for another."""
+    fourcc: str
+
+    @classmethod
+    def reset(cls) -> None:
+        cls.fps, cls.here, cls.behaviour, cls.opened = 30.0, True, "ok", 0
+        cls.sizes, cls.fourcc = ((48, 64),), "YUYV"
+
+    def __init__(self, camera: object) -> None:
+        self._is_open = FakeCapture.here
+        FakeCapture.opened += self._is_open
+        self._random = np.random.default_rng(FakeCapture.opened)
+        self._asked = [*FakeCapture.sizes[0]]
+        self._last = np.zeros((*FakeCapture.sizes[0], 3), np.uint8)
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        asked = (self._asked[0], self._asked[1])
+        return asked if asked in FakeCapture.sizes else FakeCapture.sizes[0]
+
+    def isOpened(self) -> bool:  # noqa: N802
+        return self._is_open
+
+    def set(self, what: int, value: float) -> bool:
+        if what == cv2.CAP_PROP_FRAME_HEIGHT:
+            self._asked[0] = int(value)
+        elif what == cv2.CAP_PROP_FRAME_WIDTH:
+            self._asked[1] = int(value)
+        elif what == cv2.CAP_PROP_FOURCC:
+            FakeCapture.fourcc = int(value).to_bytes(4, "little").decode()
+        elif what == cv2.CAP_PROP_FPS:
+            FakeCapture.fps = min(value, 30.0)
+        return True
+
+    def get(self, what: int) -> float:
+        height, width = self._size
+        return {cv2.CAP_PROP_FRAME_HEIGHT: height, cv2.CAP_PROP_FRAME_WIDTH: width}.get(what, FakeCapture.fps)
+
+    def read(self) -> tuple[bool, np.ndarray | None]:
+        time.sleep(0.01)
+        if FakeCapture.behaviour == "false":
+            return False, None
+        if FakeCapture.behaviour == "ok":
+            self._last = self._random.integers(0, 255, (*self._size, 3), np.uint8)
+        return True, self._last
+
+    def release(self) -> None:
+        self._is_open = False

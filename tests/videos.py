@@ -37,6 +37,8 @@ def write_video(
     group: int = 12,
     faststart: bool = False,
     colour: tuple[int, int] | None = None,
+    codec: str = "libx264",
+    sound_seconds: float | None = None,
 ) -> Path:
     """Write a video with PyAV.
 
@@ -49,11 +51,14 @@ def write_video(
         group: frames from one key frame to the next.
         faststart: the index before the pictures, so that a cut file can be read.
         colour: (how the pictures are converted, how the file is tagged), as FFmpeg's AVColorSpace numbers.
+        codec: the video encoder.
+        sound_seconds: how long the tone is, if not as long as the pictures.
     """
     pictures = moving_pictures(50) if pictures is None else pictures
     time_base = Fraction(1, 1000) if milliseconds else Fraction(1, rate)
     with av.open(str(path), "w", options={"movflags": "faststart"} if faststart else {}) as output:
-        video = output.add_stream("libx264", rate=rate, options={"crf": "10", "preset": "veryfast"})
+        options = {"crf": "10", "preset": "veryfast"} if codec == "libx264" else {"crf": "10", "b": "1M"}
+        video = output.add_stream(codec, rate=rate, options=options)
         video.height, video.width = pictures[0].shape[:2]
         video.pix_fmt = "yuv420p"
         video.codec_context.time_base = time_base
@@ -68,7 +73,7 @@ def write_video(
             output.mux(video.encode(frame))
         output.mux(video.encode(None))
         if sound is not None:
-            for frame in _tone(sound, len(pictures) / rate):
+            for frame in _tone(sound, sound_seconds or len(pictures) / rate):
                 output.mux(sound.encode(frame))
             output.mux(sound.encode(None))
     return path
@@ -131,6 +136,13 @@ def count_playable(path: Path) -> int:
             except av.error.FFmpegError:
                 break
     return count
+
+
+def unknown(path: Path) -> Path:
+    """Write a Matroska file whose video is in a codec that nobody knows."""
+    data = write_video(path).read_bytes()
+    path.write_bytes(data.replace(b"V_MPEG4/ISO/AVC", b"V_NONE4/ISO/AVC"))
+    return path
 
 
 def turn(path: Path) -> None:

@@ -92,11 +92,29 @@ _FILE_NAME = re.compile(
     r"(?=$|[\s'\"),;?#]|:(?!\d))",
     re.IGNORECASE,
 )
+_TO_END = r"(?=[:;,.'\")\]>]*(?:[&\s]|$))"
+"""Where a secret ends: what closes it may belong to the sentence around it."""
 _SECRET_IN_QUERY = re.compile(
-    r"([?&;#][\w.-]*?(?:token|pass(?:word|wd|phrase)?|pwd|auth(?:orization)?|key|secret|sig(?:nature)?|session"
-    r"|credentials?|user(?:name)?|login|account)=)[^&\s]*?(?=[:;,.'\")\]>]*(?:[&\s]|$))",
+    r"([?&;#][\w.-]*?(?:token|pass(?:word|wd|phrase)?|loginpas|pwd|psw|pw|auth(?:orization)?|key|secret|sig(?:nature)?"
+    rf"|session|credentials?|user(?:name)?|usr|loginuse|login|account)=)[^&\s]*?{_TO_END}",
     re.IGNORECASE,
 )
+_PAIR_IN_QUERY = re.compile(
+    rf"([?&]u=)[^&\s]*(&(?:[^&\s]*&)*?p=)[^&\s]*?{_TO_END}|([?&]p=)[^&\s]*(&(?:[^&\s]*&)*?u=)[^&\s]*?{_TO_END}",
+    re.IGNORECASE,
+)
+"""`u` and `p` of one query: each alone is too often something else, such as a page."""
+_PAIR_IN_PATH = re.compile(
+    r"((?:^|[/\s'\"])user(?:name)?=)[^\s/]*?([_&]pass(?:word|wd)?=)\S*?"
+    rf"(?=[_&](?:channel|stream|onvif|proto)=|{_TO_END[3:]}",
+    re.IGNORECASE,
+)
+"""As XMEye cameras want it: `/user=admin_password=hunter2_channel=1_stream=0.sdp`."""
+_WORDS_OF_SECRETS = r"(?:(?:user|proxy)-(?:id|pw)|pass(?:word|wd|phrase)?|pwd|psw)"
+_VALUE = rf"""\s*=\s*)(?:"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|\S*?{_TO_END.replace("&", "")})"""
+_SECRET_PROPERTY = re.compile(rf"((?<![^\s'\"(\[{{,;!=])(?:{_WORDS_OF_SECRETS}){_VALUE}", re.IGNORECASE)
+"""A word of its own, as the properties of a GStreamer element are."""
+_USER_PROPERTY = re.compile(rf"((?<![^\s'\"(\[{{,;!=])(?:user(?:name)?|usr|login){_VALUE}", re.IGNORECASE)
 
 
 def redact(text: str) -> str:
@@ -105,8 +123,18 @@ def redact(text: str) -> str:
     >>> redact("rtsp://admin:hunter2@10.0.0.5/stream?token=abc")
     'rtsp://***@10.0.0.5/stream?token=***'
     """
-    text = _PASSWORD_WITH_SPACES.sub(r"\1***@", text)
-    return _SECRET_IN_QUERY.sub(r"\1***", _ADDRESS.sub(_without_user, text))
+    text = _ADDRESS.sub(_without_user, _PASSWORD_WITH_SPACES.sub(r"\1***@", text))
+    text = _PAIR_IN_QUERY.sub(_without_pair, _SECRET_IN_QUERY.sub(r"\1***", text))
+    text = _PAIR_IN_PATH.sub(r"\1***\2***", text)
+    if _SECRET_PROPERTY.search(text):
+        # Alone, user=me.jpg is the name of a file.
+        text = _USER_PROPERTY.sub(r"\1***", _SECRET_PROPERTY.sub(r"\1***", text))
+    return text
+
+
+def _without_pair(pair: re.Match[str]) -> str:
+    first, second = (each for each in pair.groups() if each)
+    return f"{first}***{second}***"
 
 
 def _without_user(address: re.Match[str]) -> str:

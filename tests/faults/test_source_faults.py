@@ -14,11 +14,12 @@ import cv2
 import numpy as np
 import pytest
 from commands import run, start, the_error_line
-from fake_cameras import FakeMjpegCamera, FakeRtspCamera, Mode, read_number
+from fake_cameras import FakeCapture, FakeMjpegCamera, FakeRtspCamera, Mode, read_number
 from onnx_models import make_card, negative_model
 
 from i2i_runtime.errors import SourceError
-from i2i_runtime.sources import camera, capture, live
+from i2i_runtime.sources import capture, live
+from i2i_runtime.sources.address import Address, Kind
 from i2i_runtime.sources.base import Source, SourceState
 from i2i_runtime.sources.live import LiveOptions, LiveSource
 from i2i_runtime.sources.open import open_source
@@ -219,6 +220,18 @@ def test_a_camera_that_may_not_come_back_is_an_error_at_once():
     assert camera.connections == 1
 
 
+@pytest.mark.fault(6)
+def test_a_camera_that_restarts_all_the_time_uses_its_attempts_up():
+    with (
+        FakeRtspCamera(drop_after=10, fps=100) as camera,
+        Reading(open_source(camera.url, LiveOptions(reconnect=2))) as reading,
+    ):
+        reading.until(lambda: reading.error is not None)
+
+    assert str(reading.error) == f"{camera.url}: the connection was lost; given up after 2 attempts to connect again"
+    assert camera.connections == 3
+
+
 @pytest.mark.fault(7)
 @pytest.mark.parametrize("fake", [FakeRtspCamera, FakeMjpegCamera])
 def test_a_stalled_stream_is_seen_closed_and_made_again(fake):
@@ -308,59 +321,22 @@ def test_a_stream_of_mostly_corrupt_frames_counts_as_stalled(monkeypatch):
 # A plug that is pulled
 
 
-class FakeCapture:
-    """As `cv2.VideoCapture`, with a plug."""
-
-    fps = 30.0
-    here = True
-    behaviour = "ok"
-    opened = 0
-
-    def __init__(self, camera: object) -> None:
-        self._is_open = FakeCapture.here
-        FakeCapture.opened += self._is_open
-        self._random = np.random.default_rng(1)
-        self._last = np.zeros((48, 64, 3), np.uint8)
-
-    def isOpened(self) -> bool:  # noqa: N802
-        return self._is_open
-
-    def set(self, what: int, value: float) -> bool:
-        return True
-
-    def get(self, what: int) -> float:
-        return FakeCapture.fps
-
-    def read(self) -> tuple[bool, np.ndarray | None]:
-        time.sleep(0.01)
-        if FakeCapture.behaviour == "false":
-            return False, None
-        if FakeCapture.behaviour == "ok":
-            self._last = self._random.integers(0, 255, (48, 64, 3), np.uint8)
-        return True, self._last
-
-    def release(self) -> None:
-        self._is_open = False
-
-
 @pytest.fixture
 def plug(monkeypatch, tmp_path):
     device = tmp_path / "video0"
     device.touch()
-    for name, value in (("fps", 30.0), ("here", True), ("behaviour", "ok"), ("opened", 0)):
-        monkeypatch.setattr(FakeCapture, name, value)
+    FakeCapture.reset()
     monkeypatch.setattr(cv2, "VideoCapture", FakeCapture)
     monkeypatch.setattr(capture, "_FROZEN_AFTER", 0.3)
-    return lambda **options: LiveSource(
-        lambda: camera.CameraSource(str(device), stall_s=0.5), "camera 0", LiveOptions(stall_s=0.4, **options)
-    )
+    address = Address(kind=Kind.CAMERA, where=str(device))
+    return lambda **options: open_source(address, LiveOptions(stall_s=0.4, **options))
 
 
 @pytest.mark.fault(2)
-@pytest.mark.parametrize("symptom", ["false", "the last frame for ever"])
+@pytest.mark.parametrize("symptom", ["false", "still"])
 def test_a_webcam_that_is_pulled_and_comes_back_is_live_again(plug, symptom, monkeypatch):
     with Reading(plug()) as reading:
-        reading.until_frames(5)
+        reading.until_frames(15)
         FakeCapture.here, FakeCapture.behaviour = False, symptom
         reading.until(lambda: SourceState.RECONNECTING in reading.states)
         FakeCapture.here, FakeCapture.behaviour = True, "ok"
@@ -375,6 +351,41 @@ def test_a_webcam_that_is_pulled_and_comes_back_is_live_again(plug, symptom, mon
     assert health.reconnects == 1
     indices = [index for index, _, _ in reading.frames]
     assert indices == list(range(len(indices)))
+
+
+@pytest.mark.fault(2)
+def test_a_picture_that_rests_after_it_moved_costs_one_reconnect_and_no_more(plug, monkeypatch):
+    # A grabber on a desktop: what it shows is the same on every connection.
+    resting = np.full((48, 64, 3), 90, np.uint8)
+    moving = FakeCapture.read
+
+    def read(self):
+        delivered, picture = moving(self)
+        return delivered, picture if FakeCapture.behaviour == "ok" else resting
+
+    monkeypatch.setattr(FakeCapture, "read", read)
+    with Reading(plug()) as reading:
+        reading.until_frames(15)
+        FakeCapture.behaviour = "still"
+        reading.until(lambda: reading.source.health().reconnects == 1)
+        reading.until_frames(15)
+        FakeCapture.behaviour = "ok"
+        reading.until_frames(15)
+        FakeCapture.behaviour = "still"
+        reading.until_frames(100)
+        health = reading.source.health()
+
+    assert (health.state, health.reconnects) == (SourceState.LIVE, 1)
+
+
+@pytest.mark.fault(2)
+def test_a_camera_that_has_never_shown_noise_may_show_one_picture_for_ever(plug):
+    FakeCapture.behaviour = "still"
+    with Reading(plug()) as reading:
+        reading.until_frames(100)
+        health = reading.source.health()
+
+    assert (health.state, health.reconnects, FakeCapture.opened) == (SourceState.LIVE, 0, 1)
 
 
 @pytest.mark.fault(2)

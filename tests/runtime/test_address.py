@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import string
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from videos import write_video
 
 from i2i_runtime.errors import SourceError, reason, redact
-from i2i_runtime.sources.address import Address, Kind, parse_address
+from i2i_runtime.sources.address import Address, CameraMode, Kind, parse_address
 from i2i_runtime.sources.open import open_source
 
 
@@ -23,6 +24,9 @@ from i2i_runtime.sources.open import open_source
         ("0", Kind.CAMERA, "0"),
         (" 12 ", Kind.CAMERA, "12"),
         ("/dev/video0", Kind.CAMERA, "/dev/video0"),
+        ("0:1280x720@30", Kind.CAMERA, "0:1280x720@30"),
+        ("0@30000/1001", Kind.CAMERA, "0@30000/1001"),
+        ("/dev/video0:1280x720", Kind.CAMERA, "/dev/video0:1280x720"),
         ("rtsp://10.0.0.5:554/live", Kind.STREAM, "rtsp://10.0.0.5:554/live"),
         ("RTSPS://camera/live", Kind.STREAM, "RTSPS://camera/live"),
         ("rtmp://host/app/key", Kind.STREAM, "rtmp://host/app/key"),
@@ -50,6 +54,29 @@ from i2i_runtime.sources.open import open_source
 )
 def test_an_address_names_its_kind(text, kind, where):
     assert parse_address(text) == Address(kind=kind, where=where)
+
+
+@pytest.mark.parametrize(
+    ("where", "camera", "size", "fps"),
+    [
+        ("0", "0", None, None),
+        ("0:1280x720", "0", (720, 1280), None),
+        ("0:1280x720@30", "0", (720, 1280), 30),
+        ("0@7.5", "0", None, Fraction(15, 2)),
+        ("/dev/video2:640x480@30000/1001", "/dev/video2", (480, 640), Fraction(30000, 1001)),
+        (
+            "/dev/v4l/by-path/pci-0:14.0-usb-0:1:1.0-index0",
+            "/dev/v4l/by-path/pci-0:14.0-usb-0:1:1.0-index0",
+            None,
+            None,
+        ),
+        ("/dev/v4l/by-path/usb-0:1:640x480", "/dev/v4l/by-path/usb-0:1", (480, 640), None),
+        ("0:0x720", "0:0x720", None, None),
+        ("0:1280x720@0", "0:1280x720@0", None, None),
+    ],
+)
+def test_a_camera_takes_a_size_and_a_rate_behind_its_name(where, camera, size, fps):
+    assert CameraMode.parse(where) == CameraMode(camera=camera, size=size, fps=fps)
 
 
 def test_a_folder_is_pictures_and_a_file_with_a_wildcard_in_its_name_is_a_video(tmp_path):
@@ -89,6 +116,11 @@ def test_an_address_shows_itself_without_its_password():
     assert str(parse_address("0")) == "camera 0"
 
 
+@pytest.mark.parametrize(("where", "shown"), [("0:1280x720@30", "camera 0"), ("/dev/video0:1280x720", "/dev/video0")])
+def test_a_camera_shows_itself_without_its_size(where, shown):
+    assert str(Address(kind=Kind.CAMERA, where=where)) == shown
+
+
 def test_what_is_opened_is_what_was_named(tmp_path):
     clip = write_video(tmp_path / "clip.mp4")
 
@@ -108,6 +140,14 @@ def test_a_pipeline_of_gstreamer_needs_an_opencv_that_has_it():
         open_source("gst:videotestsrc")
 
     assert "\n" not in str(error.value)
+
+
+def test_the_password_of_a_pipeline_is_not_shown_when_it_cannot_start():
+    with pytest.raises(SourceError) as error:
+        open_source("gst:rtspsrc location=rtsp://host/live user-id=admin user-pw=hunter2 ! no-such-element")
+
+    assert "user-id=*** user-pw=***" in str(error.value)
+    assert "hunter2" not in str(error.value)
 
 
 # Passwords
@@ -149,6 +189,18 @@ def test_a_pipeline_of_gstreamer_needs_an_opencv_that_has_it():
         ("https://bucket/clip.mp4?X-Amz-Signature=secret", "https://bucket/clip.mp4?X-Amz-Signature=***"),
         ("srt://host:9000?passphrase=secret&latency=20", "srt://host:9000?passphrase=***&latency=20"),
         ("rtmp://u:secret@host/app?token=secret", "rtmp://***@host/app?token=***"),
+        ("rtspsrc user-id=secret user-pw=secret ! x", "rtspsrc user-id=*** user-pw=*** ! x"),
+        ('rtspsrc user-pw="a secret" user-id = secret ! x', "rtspsrc user-pw=*** user-id = *** ! x"),
+        ("user=secret password=secret", "user=*** password=***"),
+        ("http://host/cgi?loginuse=secret&loginpas=secret", "http://host/cgi?loginuse=***&loginpas=***"),
+        ("http://host/cgi?usr=secret&psw=secret", "http://host/cgi?usr=***&psw=***"),
+        ("http://host/cgi?u=secret&p=secret&q=2", "http://host/cgi?u=***&p=***&q=2"),
+        ("http://host/cgi?p=secret&q=2&u=secret", "http://host/cgi?p=***&q=2&u=***"),
+        (
+            "rtsp://host:554/user=secret_password=a_secret_channel=1_stream=0.sdp?x",
+            "rtsp://host:554/user=***_password=***_channel=1_stream=0.sdp?x",
+        ),
+        ("rtsp://host/user=secret&password=secret&channel=1", "rtsp://host/user=***&password=***&channel=1"),
         ("admin:secret@10.0.0.5/s", "***@10.0.0.5/s"),
         ("admin:p@ss/secret@10.0.0.5/s", "***@10.0.0.5/s"),
         ("rtsp:/admin:secret@host/s", "rtsp:/***@host/s"),
@@ -182,6 +234,11 @@ def test_whatever_is_secret_in_an_address_is_masked(address, masked, message):
         "frame 3: expected 3 channels",
         "mail me@home.org",
         "udp://@239.0.0.1:1234: gone",
+        "photos/user=me.jpg: no such file",
+        "my_password=1.mp4: no such video file",
+        "password.txt and login.png",
+        "http://host/cgi?p=2&cause=1&reuse=1: gone",
+        "expected user_id=3, found compass=4",
     ],
 )
 def test_an_address_or_a_name_of_a_file_without_a_secret_is_left_as_it_is(text):

@@ -74,6 +74,29 @@ def test_masking_twice_changes_nothing_more(text):
     assert redact(redact(text)) == redact(text)
 
 
+WORDS = [
+    "user=",
+    "password=",
+    "_password=",
+    "user-pw=",
+    "?u=",
+    "&p=",
+    "rtsp://",
+    "a:b@",
+    "'",
+    '"',
+    " ",
+    "\\",
+    "secret",
+    "/",
+]
+
+
+@given(st.lists(st.sampled_from(WORDS)).map("".join))
+def test_masking_words_of_a_password_twice_changes_nothing_more(text):
+    assert redact(redact(text)) == redact(text)
+
+
 def test_the_reason_of_an_error_is_the_first_line_of_what_a_library_said():
     assert reason(ValueError("no such layer\n  at conv.cpp:12\n")) == "no such layer"
 

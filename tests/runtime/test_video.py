@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from videos import (
     read_video,
     scribble,
     turn,
+    unknown,
     write_sound,
     write_video,
 )
@@ -150,6 +152,82 @@ def test_a_scribbled_region_costs_the_damaged_frames_only(tmp_path):
     assert mean_difference([f.image for f in frames], [noisy_pictures(40)[i] for i in good]) < 10
     assert len(skipped) == 3
     assert "clip.mp4: a damaged frame (" in skipped[0]
+
+
+def test_frames_that_the_decoder_patches_up_are_damaged_too(tmp_path):
+    path = write_video(tmp_path / "clip.mp4", noisy_pictures(40), group=12)
+    scribble(path, first=14, count=2)
+
+    frames, skipped = read_frames(path)
+
+    assert skipped
+    assert len(frames) + len(skipped) == 40
+
+
+@pytest.mark.parametrize(
+    ("suffix", "audio"), [("mkv", None), ("mkv", "aac"), ("mp4", None), ("mp4", "aac"), ("mov", "aac"), ("avi", None)]
+)
+def test_a_file_that_is_cut_in_the_middle_counts_as_damaged_once(tmp_path, suffix, audio):
+    path = write_video(tmp_path / f"cut.{suffix}", noisy_pictures(60), audio=audio, faststart=suffix in ("mp4", "mov"))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+
+    with VideoSource(path) as source:
+        list(source)
+
+        breaks = [line for line in source.skipped if "the file breaks off" in line]
+        assert len(breaks) == 1
+        assert source.health().decode_errors == len(source.skipped) <= 2
+
+
+def test_how_much_of_a_file_is_missing_is_said(tmp_path):
+    path = write_video(tmp_path / "cut.mkv", noisy_pictures(100), group=1)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+    _, skipped = read_frames(path)
+
+    assert re.search(r"cut.mkv: the file breaks off \((1\.9|2\.\d) s of the 4.0 s it states are missing\)", skipped[-1])
+
+
+@pytest.mark.parametrize(
+    ("suffix", "audio"),
+    [("mkv", None), ("mkv", "aac"), ("mp4", None), ("mp4", "aac"), ("mov", "aac"), ("ts", None), ("ts", "aac"),
+     ("avi", None), ("webm", None), ("webm", "libopus")],
+)  # fmt: skip
+@pytest.mark.parametrize("count", [1, 50])
+def test_a_whole_file_does_not_break_off(tmp_path, suffix, audio, count):
+    codec = "libvpx" if suffix == "webm" else "libx264"
+    path = write_video(tmp_path / f"whole.{suffix}", moving_pictures(count), audio=audio, codec=codec)
+
+    assert read_frames(path)[1] == []
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mp4"])
+def test_a_video_shorter_than_its_sound_does_not_break_off(tmp_path, suffix):
+    path = write_video(tmp_path / f"song.{suffix}", audio="aac", sound_seconds=6.0)
+
+    assert read_frames(path)[1] == []
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mp4"])
+def test_a_video_of_variable_rate_does_not_break_off(tmp_path, suffix):
+    milliseconds = [0, 40, 80, 500, 510, 517, 900, 1900, 1930]
+    path = write_video(tmp_path / f"slides.{suffix}", moving_pictures(9), milliseconds=milliseconds)
+
+    assert read_frames(path)[1] == []
+
+
+@pytest.mark.parametrize(("off", "damage"), [(2, 0), (5, 1)])
+def test_a_stated_length_that_is_a_little_wrong_is_no_damage(tmp_path, off, damage):
+    path = write_video(tmp_path / "clip.mkv", moving_pictures(100))
+    stated, wrong = b"00:00:04.000000000", f"00:00:04.{off * 40:03d}000000".encode()
+    path.write_bytes(path.read_bytes().replace(stated, wrong))
+
+    assert len(read_frames(path)[1]) == damage
+
+
+def test_a_video_without_a_decoder_is_refused_and_named(tmp_path):
+    with pytest.raises(SourceError, match=r"odd.mkv: no decoder for its video codec in this FFmpeg; convert it"):
+        VideoSource(unknown(tmp_path / "odd.mkv"))
 
 
 @pytest.mark.parametrize("suffix", ["mkv", "mp4", "ts"])
@@ -522,6 +600,11 @@ def test_a_killed_run_loses_the_last_seconds_only(tmp_path, suffix):
 
     assert count_playable(tmp_path / f"out.partial.{suffix}") >= 300
     assert target.read_bytes() == b"the video of yesterday"
+
+    write_frames(target, moving_pictures(2))  # the same run again
+
+    assert count_playable(tmp_path / f"out_001.{suffix}") >= 300
+    assert count_playable(target) == 2
 
 
 # Real videos

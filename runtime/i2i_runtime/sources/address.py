@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum
+from fractions import Fraction
 from pathlib import Path
 
 from i2i_runtime.errors import SourceError, redact
@@ -12,9 +13,11 @@ from i2i_runtime.image import IMAGE_SUFFIXES
 
 STREAM_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "srt", "http", "https", "udp")
 _GRAMMAR = (
-    "a camera (0, /dev/video0), a stream (rtsp:// rtmp:// srt:// http:// udp://), gst:PIPELINE, screen, test-pattern, "
-    "a video, a picture, a folder or a glob pattern"
+    "a camera (0, /dev/video0, 0:1280x720@30), a stream (rtsp:// rtmp:// srt:// http:// udp://), gst:PIPELINE, screen, "
+    "test-pattern, a video, a picture, a folder or a glob pattern"
 )
+_MODE = re.compile(r"(?::([1-9]\d{0,4})x([1-9]\d{0,4}))?(?:@([1-9]\d{0,5}(?:\.\d{1,6}|/[1-9]\d{0,4})?))?\Z")
+"""What may stand behind a camera: `:1280x720`, `@30`, `:1280x720@30`; a rate of 30000/1001 too."""
 
 
 class Kind(str, Enum):
@@ -35,14 +38,47 @@ class Address:
 
     kind: Kind
     where: str
-    """As its source takes it: a number or device, an address, a pipeline, a path, or for a screen or test pattern the
-    whole text."""
+    """As its source takes it: an address, a pipeline, a path, or for a camera, screen or test pattern the whole
+    text."""
 
     def __str__(self) -> str:
         """For messages, without a password."""
         if self.kind is Kind.GSTREAMER:
             return redact(f"gst:{self.where}")
-        return f"camera {self.where}" if self.where.isdigit() else redact(self.where)
+        if self.kind is Kind.CAMERA:
+            camera = CameraMode.parse(self.where).camera
+            return f"camera {camera}" if camera.isdigit() else camera
+        return redact(self.where)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CameraMode:
+    """A camera, and how it shall run."""
+
+    camera: str
+    """Its number or its device."""
+    size: tuple[int, int] | None = None
+    """Height and width in pixels; None for what it gives by itself."""
+    fps: Fraction | None = None
+    """Frames per second; None likewise."""
+
+    @classmethod
+    def parse(cls, where: str) -> CameraMode:
+        """What `0`, `0:1280x720`, `0@30`, `/dev/video0:1280x720@30` and the like ask for.
+
+        >>> CameraMode.parse("0:1280x720@30")
+        CameraMode(camera='0', size=(720, 1280), fps=Fraction(30, 1))
+
+        What is no size or rate is taken for a part of the device's name, as the colons of /dev/v4l/by-path are.
+        """
+        found = _MODE.search(where)
+        assert found is not None  # it may be empty
+        width, height, fps = found.groups()
+        return cls(
+            camera=where[: found.start()],
+            size=(int(height), int(width)) if width else None,
+            fps=Fraction(fps) if fps else None,
+        )
 
 
 def parse_address(where: str | Path | int) -> Address:
@@ -53,8 +89,9 @@ def parse_address(where: str | Path | int) -> Address:
     >>> parse_address("screen:1")
     Address(kind=<Kind.SCREEN: 'screen'>, where='screen:1')
 
-    A number is a camera. What begins with a scheme or keyword is that, and a file of such a name is written with its
-    folder: `./screen`. What has the suffix of a picture or a wildcard, or is a folder, is pictures; all else a video.
+    A number is a camera, and one with a size or rate behind it. What begins with a scheme or keyword is that, and a
+    file of such a name is written with its folder: `./screen`. What has the suffix of a picture or a wildcard, or is a
+    folder, is pictures; all else a video.
 
     Raises:
         SourceError: nothing, or a scheme that is none of ours.
@@ -62,7 +99,7 @@ def parse_address(where: str | Path | int) -> Address:
     text = str(where).strip() if isinstance(where, str) else str(where)
     if not text:
         raise SourceError(f"expected {_GRAMMAR}; found nothing")
-    if re.fullmatch(r"[0-9]+", text) or text.startswith("/dev/"):
+    if re.fullmatch(r"[0-9]+", CameraMode.parse(text).camera) or text.startswith("/dev/"):
         return Address(kind=Kind.CAMERA, where=text)
     if scheme := re.match(r"([A-Za-z][A-Za-z0-9+.-]+)://", text):
         if scheme[1].lower() not in STREAM_SCHEMES:

@@ -104,6 +104,14 @@ def usable_rate(stated: float | Fraction | None) -> tuple[Fraction, str | None]:
     return _FALLBACK_RATE, f"it states {found}; {_FALLBACK_RATE} assumed"
 
 
+def frame_name(info: StreamInfo, index: int) -> str:
+    """What is made from the frame `index` is called: names sort as the frames came.
+
+    A camera at 30 frames a second passes a million after nine hours and runs for weeks; a file keeps the shorter names.
+    """
+    return f"{info.name}_{index:0{8 if info.is_live else 6}d}"
+
+
 def file_stem(text: str) -> str:
     """`text` as a part of file names: rtsp://10.0.0.5/live becomes rtsp_10.0.0.5_live."""
     return re.sub(r"[^\w.-]+", "_", text).strip("_.") or "source"

@@ -6,12 +6,27 @@ import av
 import numpy as np
 from av.video.reformatter import Colorspace
 
+from i2i_runtime.errors import SourceError
 from i2i_runtime.frame import Image
 
 MAX_PIXELS = 2**26
 """Of one frame, about 67 million: more is a broken or a hostile stream."""
 _UNSPECIFIED = 2
 """FFmpeg's AVCOL_SPC_UNSPECIFIED; PyAV's Colorspace.DEFAULT is another number, that of tagged BT.601."""
+
+
+def require_decoder(stream: av.VideoStream, where: str) -> None:
+    """Refuse a stream whose codec FFmpeg does not know; all that PyAV says of one is that an attribute is missing.
+
+    Raises:
+        SourceError: it cannot be decoded; `where` names it.
+    """
+    # PyAV's annotation leaves out that it may be None.
+    if getattr(stream, "codec_context", None) is None:
+        raise SourceError(
+            f"{where}: no decoder for its video codec in this FFmpeg; convert it to H.264, for example with "
+            "ffmpeg -i IN -c:v libx264 OUT.mp4"
+        )
 
 
 def to_image(frame: av.VideoFrame) -> Image:

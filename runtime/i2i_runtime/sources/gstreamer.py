@@ -6,7 +6,7 @@ import re
 
 import cv2
 
-from i2i_runtime.errors import SourceError
+from i2i_runtime.errors import SourceError, redact
 from i2i_runtime.sources.capture import CaptureSource
 
 
@@ -24,17 +24,18 @@ class GStreamerSource(CaptureSource):
         Raises:
             SourceError: this OpenCV has no GStreamer, or the pipeline does not start.
         """
+        label = redact(f"gst:{pipeline}")
         if not has_gstreamer():
             raise SourceError(
-                f"gst:{pipeline}: this OpenCV {cv2.__version__} has no GStreamer, as all wheels of PyPI; "
+                f"{label}: this OpenCV {cv2.__version__} has no GStreamer, as all wheels of PyPI; "
                 "use the OpenCV of JetPack or of the system (python3-opencv), or one built WITH_GSTREAMER=ON"
             )
         if "appsink" not in pipeline:
             pipeline = f"{pipeline} ! appsink drop=true max-buffers=1 sync=false"
         capture = cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER)
         if not capture.isOpened():
-            raise SourceError(f"gst:{pipeline}: does not start; try it with gst-launch-1.0")
-        super().__init__(capture, "GStreamer pipeline", stall_s=stall_s, can_freeze=False)
+            raise SourceError(f"{label}: does not start; try it with gst-launch-1.0")
+        super().__init__(capture, "GStreamer pipeline", stall_s=stall_s)
 
 
 def has_gstreamer() -> bool:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from i2i_runtime.channel import Channel
-from i2i_runtime.errors import SourceError
+from i2i_runtime.errors import I2IError, SourceError, reason
 from i2i_runtime.frame import Frame
 from i2i_runtime.sources.base import (
     Source,
@@ -24,6 +24,7 @@ from i2i_runtime.sources.base import (
     SourceState,
     StreamInfo,
     file_stem,
+    frame_name,
 )
 
 _PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 10.0)
@@ -40,6 +41,9 @@ _OPEN_GRACE = 1.0
 """Seconds over the open timeout in which a source may itself say that it timed out."""
 _DAMAGE_OVER = 5.0
 """Seconds over which decode errors are counted against good frames."""
+_GOOD_AFTER = 10.0
+"""Seconds of frames after which a connection counts as good: one that breaks sooner is one more failed attempt, or a
+camera that restarts all the time would use up no attempts and be asked without a pause."""
 _POLL = 0.05
 
 
@@ -48,7 +52,8 @@ class LiveOptions:
     """How stubborn a live source is."""
 
     reconnect: int | None = None
-    """Attempts to get a lost connection back before it is an error; None for ever, 0 never."""
+    """Attempts in a row to get a lost connection back before it is an error; None for ever, 0 never. One that breaks
+    again within 10 s has failed too."""
     retry_at_start: bool = False
     """Whether a source that is not there at the start is waited for too."""
     open_timeout_s: float = 5.0
@@ -62,7 +67,8 @@ class LiveSource(Source):
 
     Each connection has a thread that opens, reads and closes it; it hands over a frame only when the one before has
     been taken. The thread that iterates keeps watch, so no decoder that hangs can hold it. Numbers go on over a new
-    connection, and so do times: those of capture, since a camera's own clock may begin again.
+    connection, and so do times: those of capture, since a camera's own clock may begin again. A source that turns out
+    to be a file keeps its own times.
     """
 
     def __init__(self, open: Callable[[], Source], name: str, options: LiveOptions | None = None) -> None:
@@ -85,13 +91,15 @@ class LiveSource(Source):
         self._failure: SourceError | None = None
         self._message: str | None = None
         self._reconnects = 0
-        self._decode_errors_before = 0
+        self._noting = threading.Lock()
         self.skipped = []
         self.state = SourceState.OPENING
         self.info = StreamInfo(name=file_stem(name), is_live=True)
         try:
             self._connect()
         except SourceError as failure:
+            # It may be open later all the same, and would then hold the device.
+            self._give_up()
             if not self._options.retry_at_start or self._options.reconnect == 0:
                 raise
             self._failure, self._message = failure, str(failure)
@@ -99,19 +107,20 @@ class LiveSource(Source):
     def health(self) -> SourceHealth:
         """See `Source`."""
         connection = self._connection
+        if connection:
+            self._note_damage(connection)
         return SourceHealth(
             name=self.info.name,
             state=self.state,
             reconnects=self._reconnects,
-            decode_errors=self._decode_errors_before + (connection.decode_errors if connection else 0),
+            decode_errors=connection.decode_errors if connection else 0,
             message=self._message,
         )
 
     def interrupt(self) -> None:
         """See `Source`: the iteration ends at once, whatever the decoder is doing."""
         self._interrupted.set()
-        if connection := self._connection:
-            connection.give_up()
+        self._give_up()
 
     def __iter__(self) -> Iterator[Frame]:
         """See `Source`.
@@ -122,16 +131,24 @@ class LiveSource(Source):
         index, attempts, began = 0, 0, 0.0
         failure = self._failure
         try:
+            if failure is not None:
+                self._leave()
             while not self._interrupted.is_set():
                 if failure is None:
+                    connected = None
                     for frame in self._frames():
-                        attempts = 0
+                        if not self.info.is_live:
+                            yield frame
+                            continue
                         began = frame.captured_at if index == 0 else began
+                        connected = connected or frame.captured_at
+                        if frame.captured_at - connected >= _GOOD_AFTER:
+                            attempts = 0
                         yield replace(
                             frame,
                             index=index,
-                            name=f"{self.info.name}_{index:06d}",
-                            timestamp=Fraction(frame.captured_at - began).limit_denominator(1_000_000),
+                            name=frame_name(self.info, index),
+                            timestamp=Fraction(round((frame.captured_at - began) * 1_000_000), 1_000_000),
                         )
                         index += 1
                     failure = self._why_it_ended()
@@ -161,13 +178,18 @@ class LiveSource(Source):
         if self._connection:
             self._connection.thread.join(4 * _POLL)
 
+    def _give_up(self) -> None:
+        if connection := self._connection:
+            connection.give_up()
+
     def _connect(self) -> None:
         """Make a connection.
 
         Raises:
             SourceError: it fails or takes too long.
         """
-        self._connection = connection = _Connection(self._open)
+        before = self._connection.decode_errors if self._connection else 0
+        self._connection = connection = _Connection(self._open, before)
         if self._interrupted.is_set():
             connection.give_up()
         timeout = self._options.open_timeout_s
@@ -176,7 +198,7 @@ class LiveSource(Source):
         if connection.source is not None:
             self.info = connection.source.info
         elif connection.error is not None:
-            raise connection.error
+            raise self._as_source_error(connection.error)
 
     def _connect_again(self) -> SourceError | None:
         if self.state is not SourceState.OPENING:
@@ -221,9 +243,21 @@ class LiveSource(Source):
         if error is None and self.info.is_live:
             # FFmpeg reports a dropped connection as a regular end of the stream.
             return SourceError(f"{self._name}: the connection was lost")
-        if error is not None and not isinstance(error, SourceError):
+        return None if error is None else self._as_source_error(error)
+
+    def _as_source_error(self, error: BaseException) -> SourceError:
+        """What a library or a mistake raises costs one connection, not a run that shall go on for ever.
+
+        Raises:
+            I2IError: `error`, where it is one of ours that no new connection mends.
+        """
+        if isinstance(error, SourceError):
+            return error
+        if isinstance(error, I2IError) or not isinstance(error, Exception):
             raise error
-        return error
+        wrapped = SourceError(f"{self._name}: an unexpected {type(error).__name__} ({reason(error)})")
+        wrapped.__cause__ = error
+        return wrapped
 
     def _leave(self) -> None:
         """Give the connection up: wait for its thread, or abandon it.
@@ -238,8 +272,6 @@ class LiveSource(Source):
         while connection.thread.is_alive() and time.monotonic() < deadline and not self._interrupted.is_set():
             connection.thread.join(_POLL)
         self._note_damage(connection)
-        self._connection = None
-        self._decode_errors_before += connection.decode_errors
         self._abandoned = [thread for thread in (*self._abandoned, connection.thread) if thread.is_alive()]
         if len(self._abandoned) > _MAX_ABANDONED:
             raise SourceError(
@@ -248,7 +280,8 @@ class LiveSource(Source):
             )
 
     def _note_damage(self, connection: _Connection) -> None:
-        self.skipped += [line for line in connection.skipped if line not in self.skipped]
+        with self._noting:
+            self.skipped += [line for line in connection.skipped if line not in self.skipped]
 
     def _given_up(self, failure: SourceError, attempts: int) -> SourceError:
         if attempts == 0:
@@ -259,8 +292,9 @@ class LiveSource(Source):
 class _Connection:
     """One connection: a thread opens the source, hands its frames over and closes it."""
 
-    def __init__(self, open: Callable[[], Source]) -> None:
+    def __init__(self, open: Callable[[], Source], decode_errors_before: int) -> None:
         self._open = open
+        self._decode_errors_before = decode_errors_before
         self.source: Source | None = None
         self.error: BaseException | None = None
         self.opened = threading.Event()
@@ -271,7 +305,8 @@ class _Connection:
 
     @property
     def decode_errors(self) -> int:
-        return self.source.health().decode_errors if self.source else 0
+        """Of this connection and those before it."""
+        return self._decode_errors_before + (self.source.health().decode_errors if self.source else 0)
 
     @property
     def skipped(self) -> list[str]:
@@ -289,6 +324,8 @@ class _Connection:
             with self._open() as source:
                 self.source = source
                 self.opened.set()
+                if self.frames.is_finished:
+                    return
                 for frame in source:
                     if self.frames.put(frame):
                         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from i2i_runtime.sources.address import Address, Kind, parse_address
+from i2i_runtime.sources.address import Address, CameraMode, Kind, parse_address
 from i2i_runtime.sources.base import Source
 from i2i_runtime.sources.live import LiveOptions, LiveSource
 
@@ -53,8 +53,12 @@ def _connection(address: Address, live: LiveOptions) -> Callable[[], Source] | N
     """What makes one connection, for the sources that can be lost and come back."""
     if address.kind is Kind.CAMERA:
         from i2i_runtime.sources.camera import CameraSource
+        from i2i_runtime.sources.capture import Stillness
 
-        return lambda: CameraSource(address.where, stall_s=live.stall_s + _LATER)
+        mode, stillness = CameraMode.parse(address.where), Stillness()
+        return lambda: CameraSource(
+            mode.camera, size=mode.size, fps=mode.fps, stall_s=live.stall_s + _LATER, stillness=stillness
+        )
     if address.kind is Kind.GSTREAMER:
         from i2i_runtime.sources.gstreamer import GStreamerSource
 

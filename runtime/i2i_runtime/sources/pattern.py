@@ -15,7 +15,7 @@ import numpy as np
 
 from i2i_runtime.errors import UsageError
 from i2i_runtime.frame import Frame, Image
-from i2i_runtime.sources.base import Source, StreamInfo
+from i2i_runtime.sources.base import Source, StreamInfo, frame_name
 from i2i_runtime.sources.pacing import ticks
 
 NAME = "test-pattern"
@@ -97,7 +97,7 @@ class PatternSource(Source):
                 image=self._draw(index),
                 index=index,
                 captured_at=now,
-                name=f"{NAME}_{index:06d}",
+                name=frame_name(self.info, index),
                 timestamp=timestamp,
             )
             if self._count is not None and index + 1 >= self._count:

@@ -15,7 +15,7 @@ import numpy as np
 
 from i2i_runtime.errors import SourceError, UsageError, reason
 from i2i_runtime.frame import Frame, Image
-from i2i_runtime.sources.base import Source, StreamInfo, file_stem
+from i2i_runtime.sources.base import Source, StreamInfo, file_stem, frame_name
 from i2i_runtime.sources.pacing import ticks
 
 NAME = "screen"
@@ -98,7 +98,7 @@ class ScreenSource(Source):
                     image=_grab(grabber, self._region, self._label),
                     index=index,
                     captured_at=now,
-                    name=f"{self.info.name}_{index:06d}",
+                    name=frame_name(self.info, index),
                     timestamp=timestamp,
                 )
 

@@ -20,9 +20,10 @@ from i2i_runtime.sources.base import (
     SourceStalledError,
     StreamInfo,
     file_stem,
+    frame_name,
     usable_rate,
 )
-from i2i_runtime.sources.decoding import MAX_PIXELS, to_image
+from i2i_runtime.sources.decoding import MAX_PIXELS, require_decoder, to_image
 
 _PROBE_S = 0.5
 """How long FFmpeg may look at a stream before it says what is in it (its own default: 5 s)."""
@@ -48,7 +49,7 @@ class StreamSource(Source):
         Raises:
             SourceRefusedError: wrong password, no such path.
             SourceStalledError: no answer in time.
-            SourceError: not reachable, no video, or over 67 Mpx a frame.
+            SourceError: not reachable, no video, one without a decoder, or over 67 Mpx a frame.
         """
         self._address = redact(url)
         self._interrupted = threading.Event()
@@ -80,6 +81,7 @@ class StreamSource(Source):
         if not self._container.streams.video:
             raise SourceError(f"{self._address}: expected a video stream, found none")
         self._stream = self._container.streams.video[0]
+        require_decoder(self._stream, self._address)
         self._check_size(self._stream.width, self._stream.height)
         is_live = not (url.lower().startswith("http") and self._container.duration)
         if is_live:
@@ -126,7 +128,7 @@ class StreamSource(Source):
                 image=to_image(decoded),
                 index=index,
                 captured_at=now,
-                name=f"{self.info.name}_{index:06d}",
+                name=frame_name(self.info, index),
                 timestamp=timestamp,
             )
 
