@@ -107,7 +107,7 @@ class VideoSource(Source):
                     count += 1
                     if packet.pts is not None and packet.time_base is not None:
                         end = max(end, (packet.pts + (packet.duration or 0)) * packet.time_base - self._start)
-                elif missing := self._missing(count, end):
+                elif packet.dts is None and (missing := self._missing(count, end)):
                     # The empty packet at the end: most demuxers take a cut for the end of the file.
                     self.skipped.append(f"{self._path}: the file breaks off ({missing})")
                 yield packet
