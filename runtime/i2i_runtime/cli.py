@@ -135,7 +135,7 @@ class _Grouped(click.Command):
     help="Model without a card: its values for black and white [-1,1].",
 )
 @click.option("--colour", type=click.Choice(["RGB", "BGR"]), help="Model without a card: its colour order [RGB].")
-@click.option("--camera", metavar="N|DEVICE", help="A camera, live: the newest frame wins.")
+@click.option("--camera", metavar="N[:WxH@FPS]", help="A camera or its device, live: the newest frame wins.")
 @click.option("--video", metavar="FILE", help="A video file: every frame, with its sound.")
 @click.option("--images", metavar="DIR|GLOB", help="A folder, a picture or a glob pattern.")
 @click.option("--instances", metavar="DIR", help="With a model of label maps: instance maps that belong to --images.")
