@@ -16,6 +16,8 @@ from i2i_runtime.stats import Stats, Status
 
 _TICK = 0.1
 """Seconds between two calls of `Sink.idle` while no frame comes."""
+_FINISH_WITHIN = 10.0
+"""Seconds that a sink which is removed is waited for; a dead network disk must not end the run's work."""
 
 
 @dataclass
@@ -115,7 +117,7 @@ class Outlets:
                 outlet.thread.start()
 
     def remove(self, sink: Sink) -> None:
-        """Finish a sink that was added, and wait until what it was given is written."""
+        """Finish a sink that was added, and wait until what it was given is written, but not for ever."""
         with self._lock:
             found = [each for each in self._outlets if each.sink is sink]
             for outlet in found:
@@ -123,7 +125,7 @@ class Outlets:
         for outlet in found:
             outlet.frames.close()
             if outlet.thread is not None:
-                outlet.thread.join()
+                outlet.thread.join(_FINISH_WITHIN)
 
     def take_no_more(self) -> None:
         """No sink can be added from now on."""

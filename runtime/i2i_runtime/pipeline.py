@@ -219,6 +219,7 @@ class Pipeline:
         finally:
             self._outlets.close_on_main_thread()
             self._close_sources(captures)
+        self._be_strict([_health(stream) for stream in self._streams])
         self._tell(on_event)
         failure = self._failure or self._outlets.kept_failure
         if failure is None and self.status().results == 0:
