@@ -28,7 +28,8 @@ OPTIONAL_LIBRARIES = {
 }
 """The library of an engine or extra, in its own file only; `nvinfer` is the door of all files that need TensorRT."""
 RUNTIME_FLOORS = (
-    {"errors", "closing", "digest", "isolated"},
+    {"redaction", "closing", "digest", "isolated"},
+    {"errors"},
     {"card", "frame", "channel", "controls", "command", "status_line", "relay"},
     {"image", "similar", "stabilize", "norm_statistics", "h264"},
     {"view", "selection", "letterbox"},

@@ -13,7 +13,8 @@ from typing import NoReturn
 
 import click
 
-from i2i_runtime.errors import I2IError, Interrupted, reason, redact
+from i2i_runtime.errors import I2IError, Interrupted, reason
+from i2i_runtime.redaction import redact
 
 debug_option = click.option("--debug", is_flag=True, help="Show the full traceback of an error.")
 

@@ -26,8 +26,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from i2i_runtime import __version__
-from i2i_runtime.errors import DeviceError, I2IError, reason, redact
+from i2i_runtime.errors import DeviceError, I2IError, reason
 from i2i_runtime.isolated import isolated_python
+from i2i_runtime.redaction import redact
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from videos import write_video
 
-from i2i_runtime.errors import SourceError, reason, redact
+from i2i_runtime.errors import SourceError, reason
+from i2i_runtime.redaction import redact
 from i2i_runtime.sources.address import Address, CameraMode, Kind, parse_address
 from i2i_runtime.sources.open import open_source
 

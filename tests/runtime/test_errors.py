@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from i2i_runtime import errors
-from i2i_runtime.errors import I2IError, Interrupted, reason, redact
+from i2i_runtime.errors import I2IError, Interrupted, reason
+from i2i_runtime.redaction import redact
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,7 @@ def test_i2i_run_translates_a_folder_of_label_maps(labelled):
     [
         (("--images", "val_label"), "give --instances DIR"),
         (("--camera", "0"), "takes label maps; expected --images LABELS"),
-        (("--images", "val_label", "--side-by-side"), "without --side-by-side"),
+        (("--images", "val_label", "--side-by-side"), "without --view, --side-by-side, --tile"),
         (("--images", "val_label", "--instances", "val_inst", "--style", "7"), "has styles 0 to 2"),
         (("--images", "val_label", "--instances", "val_inst", "--output", "val_inst"), "holds the input pictures"),
     ],

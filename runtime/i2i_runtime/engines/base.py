@@ -24,9 +24,7 @@ Backend = Literal["onnxruntime", "openvino"]
 Precision = Literal["f32", "bf16", "f16"]
 """What OpenVINO computes an FP32 model in; `bf16` is quicker on a CPU that has it, 47 to 59 dB from the model."""
 DEVICES: tuple[Device, ...] = get_args(Device)
-_NO_MEMORY = re.compile(
-    r"out.?of.?memory|memoryallocation|failed to allocate|bad.?alloc|alloc_failed", re.IGNORECASE
-)
+_NO_MEMORY = re.compile(r"out.?of.?memory|memoryallocation|failed to allocate|bad.?alloc|alloc_failed", re.IGNORECASE)
 """What ONNX Runtime, OpenVINO, TensorRT and CUDA say of it."""
 _WARM_UP_RUNS = 3
 _WARM_UP_SIZE = (256, 256)

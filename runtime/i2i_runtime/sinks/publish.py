@@ -17,11 +17,12 @@ import av
 
 from i2i_runtime.channel import Channel
 from i2i_runtime.controls import Controls
-from i2i_runtime.errors import SinkError, redact, system_reason
+from i2i_runtime.errors import SinkError, system_reason
 from i2i_runtime.frame import Frame
 from i2i_runtime.h264 import add_stream, check_encoder, choose_encoder, even, to_picture
 from i2i_runtime.isolated import isolated_python
 from i2i_runtime.letterbox import letterbox
+from i2i_runtime.redaction import redact
 from i2i_runtime.relay import CONNECTED, LOST, Target
 from i2i_runtime.sinks.base import Sink
 from i2i_runtime.sources.base import StreamInfo

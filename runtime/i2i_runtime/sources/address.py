@@ -8,8 +8,9 @@ from enum import Enum
 from fractions import Fraction
 from pathlib import Path
 
-from i2i_runtime.errors import SourceError, redact
+from i2i_runtime.errors import SourceError
 from i2i_runtime.image import IMAGE_SUFFIXES
+from i2i_runtime.redaction import redact
 
 STREAM_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "srt", "http", "https", "udp")
 _GRAMMAR = (

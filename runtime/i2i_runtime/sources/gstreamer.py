@@ -6,7 +6,8 @@ import re
 
 import cv2
 
-from i2i_runtime.errors import SourceError, redact
+from i2i_runtime.errors import SourceError
+from i2i_runtime.redaction import redact
 from i2i_runtime.sources.capture import CaptureSource
 
 

@@ -11,8 +11,9 @@ from fractions import Fraction
 
 import av
 
-from i2i_runtime.errors import SourceError, redact, system_reason
+from i2i_runtime.errors import SourceError, system_reason
 from i2i_runtime.frame import Frame
+from i2i_runtime.redaction import redact
 from i2i_runtime.sources.base import (
     Source,
     SourceHealth,
