@@ -485,3 +485,25 @@ def test_two_wheels_that_overwrite_each_other_are_named(tmp_path, monkeypatch):
         "onnxruntime and onnxruntime-gpu are both installed and overwrite each other; "
         "pip uninstall -y onnxruntime onnxruntime-gpu, then install the one you need"
     ]
+
+
+def test_several_pictures_go_through_a_model_of_any_batch_in_one_run(tmp_path, monkeypatch):
+    shape = ["batch", 3, "height", "width"]
+    path = save(
+        tmp_path / "any.onnx",
+        [helper.make_node("Neg", ["image"], ["result"])],
+        [("image", TensorProto.FLOAT, shape)],
+        [("result", TensorProto.FLOAT, shape)],
+    )
+    pictures = [np.full((32, 32, 3), grey, np.uint8) for grey in (10, 60, 200)]
+    with Translator(path) as translator:
+        batches = []
+        run = translator._engine.run
+        monkeypatch.setattr(translator._engine, "run", lambda *given, out: batches.append(len(given[0])) or run(*given))
+
+        together = translator.batch(pictures)
+        apart = translator.batch([pictures[0], np.full((64, 32, 3), 60, np.uint8)])
+
+    assert batches == [3, 1, 1], "pictures of two sizes do not fit into one tensor"
+    assert [int(result[0, 0, 0]) for result in together] == [245, 195, 55]
+    assert [result.shape for result in apart] == [(32, 32, 3), (64, 32, 3)]
