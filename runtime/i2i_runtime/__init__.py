@@ -20,19 +20,32 @@ if TYPE_CHECKING:
     from i2i_runtime.card import Card
     from i2i_runtime.frame import Frame
     from i2i_runtime.label_translator import LabelTranslator
-    from i2i_runtime.pipeline import Pipeline
+    from i2i_runtime.pipeline import Options, Pipeline
     from i2i_runtime.sinks.open import open_sink
     from i2i_runtime.sources.open import open_source
+    from i2i_runtime.tiling import TiledTranslator
     from i2i_runtime.translator import Translator
 
-__all__ = ["Card", "Frame", "LabelTranslator", "Pipeline", "Translator", "open_sink", "open_source"]
+__all__ = [
+    "Card",
+    "Frame",
+    "LabelTranslator",
+    "Options",
+    "Pipeline",
+    "TiledTranslator",
+    "Translator",
+    "open_sink",
+    "open_source",
+]
 __version__ = "0.1.0"
 
 _HOMES = {
     "Card": "card",
     "Frame": "frame",
     "LabelTranslator": "label_translator",
+    "Options": "pipeline",
     "Pipeline": "pipeline",
+    "TiledTranslator": "tiling",
     "Translator": "translator",
     "open_sink": "sinks.open",
     "open_source": "sources.open",
