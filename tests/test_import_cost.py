@@ -49,9 +49,10 @@ def test_a_whole_translation_runs_without_torch_and_onnx(tmp_path):
 def test_the_package_hands_out_its_public_names():
     code = """
 import i2i_runtime
-from i2i_runtime import Card, Frame, LabelTranslator, Pipeline, Translator, open_sink, open_source
-names = ["Card", "Frame", "LabelTranslator", "Pipeline", "Translator", "open_sink", "open_source"]
-print(sorted(i2i_runtime.__all__) == names)
+from i2i_runtime import Card, Frame, LabelTranslator, Options, Pipeline, TiledTranslator, Translator
+from i2i_runtime import open_sink, open_source
+names = "Card Frame LabelTranslator Options Pipeline TiledTranslator Translator open_sink open_source"
+print(sorted(i2i_runtime.__all__) == names.split())
 """
 
     assert python(code).stdout == "True\n"
