@@ -64,3 +64,17 @@ def save(path, nodes, inputs, outputs, constants=(), card=None) -> Path:
         model.metadata_props.append(onnx.StringStringEntryProto(key=METADATA_KEY, value=card.to_json()))
     onnx.save(model, path)
     return path
+
+
+def model_with_weights_outside(folder: Path) -> Path:
+    """A model in a folder of its own, whose weights lie in the folder above: no engine may read them."""
+    (folder / "secret.bin").write_bytes(b"\0" * 4)
+    (folder / "inside").mkdir()
+    path = negative_model(folder / "inside" / "model.onnx")
+    proto = onnx.load(path)
+    weight = proto.graph.initializer[0]
+    weight.ClearField("raw_data")
+    weight.data_location = TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value="../secret.bin")
+    path.write_bytes(proto.SerializeToString())
+    return path

@@ -52,7 +52,7 @@ FAMILIES = ("i2i_runtime.engines", "i2i_runtime.sources", "i2i_runtime.sinks", "
 TOPS = {"open", "build", "choose", "__init__"}
 """The members of a family that stand on all the others."""
 FOUNDATIONS = {
-    "i2i_runtime.engines": {"base", "manifest", "nvinfer"},
+    "i2i_runtime.engines": {"base", "cards", "manifest", "nvinfer"},
     "i2i_runtime.sources": {"base", "capture", "decoding", "pacing"},
 }
 """What the members of a family may know of it, where that is more than its base."""

@@ -121,7 +121,7 @@ def open_labels(request: Request, model: ModelSwitch) -> Source:
 
     for_pictures = ("tile", "stabilize", "skip_similar")
     is_plain = all(getattr(request, name) is None for name in for_pictures)
-    if request.images is None or request.controls().state().view != View.RESULT or not is_plain:
+    if request.images is None or request.first_view != View.RESULT or not is_plain:
         raise UsageError(
             f"{model.card.name}: takes label maps; expected --images LABELS and the result alone, without --view, "
             "--side-by-side, --tile, --stabilize and --skip-similar"
@@ -145,13 +145,12 @@ def open_models(request: Request, say: Callable[[str], None]) -> ModelSwitch:
         UsageError: options that do not fit it.
     """
     return ModelSwitch(
-        [
-            Model(
-                name=Path(request.model or name if name == AUTO else name).name, load=partial(_load, request, name, say)
-            )
-            for name in request.engine
-        ]
+        [Model(name=_file(request, name).name, load=partial(_load, request, name, say)) for name in request.engine]
     )
+
+
+def _file(request: Request, engine: str) -> Path:
+    return request.model if engine == AUTO and request.model is not None else Path(engine)
 
 
 def _load(request: Request, name: str, say: Callable[[str], None]) -> Runs:
@@ -248,7 +247,5 @@ def introduce(model: ModelSwitch, sinks: list[Sink]) -> None:
     size = model.card.size
     model_size = f"{size.width}x{size.height}" if size.width else "any size"
     click.echo(f"{model.card.name}: {model_size}, {model.provider}", err=True)
-    for sink in sinks:
-        # A token that somebody chose is known to them, and this line may end in a log.
-        if address := getattr(sink, "url" if getattr(sink, "made_token", False) else "address", None):
-            click.echo(f"live page: {address}", err=True)
+    for announcement in filter(None, (sink.announcement() for sink in sinks)):
+        click.echo(announcement, err=True)

@@ -174,13 +174,9 @@ class Outlets:
                 self._ended_by(outlet, error)
         return bool(waiting)
 
-    def alive(self) -> list[threading.Thread]:
-        """The workers that still work."""
-        return [each.thread for each in self._all() if each.thread is not None and each.thread.is_alive()]
-
-    def busy(self) -> list[Sink]:
-        """The sinks of the workers that still work."""
-        return [each.sink for each in self._all() if each.thread is not None and each.thread.is_alive()]
+    def working(self) -> dict[threading.Thread, Sink]:
+        """The workers that still work, each with its sink."""
+        return {each.thread: each.sink for each in self._all() if each.thread is not None and each.thread.is_alive()}
 
     def close_on_main_thread(self) -> None:
         """Close the sinks of the main thread; the others were closed by their workers."""

@@ -213,7 +213,7 @@ class Pipeline:
             self.stop()
             self._carry_out_stop()
             self._outlets.close()
-            for worker in (inference, *self._outlets.alive()):
+            for worker in (inference, *self._outlets.working()):
                 worker.join(_ABANDON_AFTER)
             raise
         finally:
@@ -249,14 +249,14 @@ class Pipeline:
                 if time.monotonic() - stopped_at > _RELEASE_AFTER:
                     # The inference thread may be waiting for room in the queue of a sink that hangs.
                     self._outlets.close()
-            workers = [each for each in (inference, *self._outlets.alive()) if each.is_alive()]
+            workers = [each for each in (inference, *self._outlets.working()) if each.is_alive()]
             is_serving = self._outlets.serve_main_thread()
             if not workers and not is_serving:
                 return
             if not is_serving:
                 workers[0].join(_TICK)
             if stopped_at and not inference.is_alive() and time.monotonic() - stopped_at > _FINISH_WITHIN:
-                hung = "; ".join(sink.summary() for sink in self._outlets.busy())
+                hung = "; ".join(sink.summary() for sink in self._outlets.working().values())
                 if hung:
                     self._fail(SinkError(f"{hung}: does not end within {_FINISH_WITHIN:.0f} s; it is left as it is"))
                     return

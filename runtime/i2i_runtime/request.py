@@ -118,8 +118,12 @@ class Request:
 
     def controls(self) -> Controls:
         """The controls as the run begins with them."""
-        view = View.SIDE_BY_SIDE if self.side_by_side else View(self.view)
-        return Controls(ControlState(view=view, mirror=self.mirror))
+        return Controls(ControlState(view=self.first_view, mirror=self.mirror))
+
+    @property
+    def first_view(self) -> View:
+        """The view that the run begins with."""
+        return View.SIDE_BY_SIDE if self.side_by_side else View(self.view)
 
 
 def _place(output: str) -> str:

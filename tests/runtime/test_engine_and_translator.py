@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from interpreter import python
 from onnx import TensorProto, helper, numpy_helper
-from onnx_models import make_card, negative_model, save
+from onnx_models import make_card, model_with_weights_outside, negative_model, save
 
 from i2i_runtime.card import SizeRule
 from i2i_runtime.engines.open import open_engine, wheel_conflicts
@@ -405,15 +405,7 @@ def refusal(path: Path) -> str:
 )
 @pytest.mark.fault(28)
 def test_weights_outside_the_models_folder_are_refused(tmp_path):
-    (tmp_path / "secret.bin").write_bytes(b"\0" * 4)
-    (tmp_path / "inside").mkdir()
-    path = negative_model(tmp_path / "inside" / "model.onnx")
-    proto = onnx.load(path)
-    weight = proto.graph.initializer[0]
-    weight.ClearField("raw_data")
-    weight.data_location = TensorProto.EXTERNAL
-    weight.external_data.add(key="location", value="../secret.bin")
-    path.write_bytes(proto.SerializeToString())
+    path = model_with_weights_outside(tmp_path)
 
     with pytest.raises(ModelError, match=r"model.onnx: not an ONNX model that ONNX Runtime can load"):
         open_engine(path)

@@ -17,7 +17,8 @@ from plans import needs_no_gpu, needs_rtx, rtx_plan
 
 from i2i_runtime.card import METADATA_KEY, Card, LabelSpec, MadeWith
 from i2i_runtime.engines import choose
-from i2i_runtime.engines.choose import card_of, choose_engine, cpu_notes
+from i2i_runtime.engines.cards import card_of
+from i2i_runtime.engines.choose import choose_engine, cpu_notes
 from i2i_runtime.errors import ModelError
 
 ov = pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install 'i2i[openvino]'")

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from onnx_models import make_card, negative_model, save
+from onnx_models import make_card, model_with_weights_outside, negative_model, save
 from plans import conv_model
 
 from i2i_runtime.card import METADATA_KEY
@@ -284,15 +284,7 @@ def test_a_file_that_is_no_onnx_model_is_one_line_in_openvino_too(tmp_path, cont
 
 
 def test_openvino_reads_no_weights_outside_the_models_folder(tmp_path):
-    (tmp_path / "secret.bin").write_bytes(b"\0" * 4)
-    (tmp_path / "inside").mkdir()
-    path = negative_model(tmp_path / "inside" / "model.onnx")
-    proto = onnx.load(path)
-    weight = proto.graph.initializer[0]
-    weight.ClearField("raw_data")
-    weight.data_location = TensorProto.EXTERNAL
-    weight.external_data.add(key="location", value="../secret.bin")
-    path.write_bytes(proto.SerializeToString())
+    path = model_with_weights_outside(tmp_path)
 
     with pytest.raises(ModelError, match=r"model.onnx: not a model that OpenVINO can load"):
         open_with("openvino", path)

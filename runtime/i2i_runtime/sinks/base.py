@@ -28,13 +28,17 @@ class Sink(Closing):
     queue_length = 8
     """How many frames may wait for this sink before a live stream drops the oldest and a file waits."""
     is_watched = False
-    """Whether somebody looks at it now: of several sources it gets one picture with all of them side by side, and while
+    """Whether people look at it: of several sources it gets one picture with all of them side by side, and while
     a source is lost a picture that says so. Other sinks keep the sources apart by `Frame.source`."""
     keeps_pace = False
     """Whether it takes the frames of a file no faster than they are played: what comes faster is left out."""
 
     def attach(self, status: Callable[[], Status], controls: Controls) -> None:
         """Get to know the run, before `start`: its figures, and the controls that keys and buttons act on."""
+
+    def announcement(self) -> str | None:
+        """What who starts the run should know before it begins, on one line; None where there is nothing."""
+        return None
 
     @abstractmethod
     def start(self, *infos: StreamInfo) -> None:

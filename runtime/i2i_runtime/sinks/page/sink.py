@@ -93,6 +93,11 @@ class PageSink(Sink):
         """Whether the token was made here, so that nobody knows it who is not told."""
         return self._guard.made_token
 
+    def announcement(self) -> str:
+        """See `Sink`: where the page is."""
+        # A token that somebody chose is known to them, and this line may end in a log.
+        return f"live page: {self.url if self.made_token else self.address}"
+
     def attach(self, status: Callable[[], Status], controls: Controls) -> None:
         """See `Sink`."""
         self._status, self._controls = status, controls
