@@ -462,6 +462,7 @@ def test_a_further_name_needs_a_token_on_this_computer_too_because_a_proxy_may_l
 def test_the_page_tells_whether_it_made_the_token_itself(host, token, names, is_made):
     with PageSink(host, 0, token, names=names) as sink:
         assert sink.made_token is is_made
+        assert ("token=" in sink.announcement()) is is_made
 
 
 @pytest.mark.parametrize("token", ["", "short", "sixteen letters!", "a" * 15, "a/b?c&d=e" * 4])
