@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,7 +17,10 @@ from i2i_runtime.digest import file_sha256
 from i2i_runtime.engines import nvinfer
 from i2i_runtime.engines.base import shape_words
 from i2i_runtime.engines.manifest import Manifest, check_plan
-from i2i_runtime.errors import ModelError, UsageError
+from i2i_runtime.errors import I2IError, ModelError, UsageError
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 Facts = Iterator[tuple[str, str]]
 
@@ -60,15 +65,26 @@ def _onnx(path: Path) -> Facts:
     yield from _tensors(inputs, outputs)
     opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
     yield "graph", f"opset {opset}, {len(model.graph.node)} nodes: {_most_common(model)}"
+    yield from _cost(model, card)
     yield from _card(card)
     yield "runs in", "ONNX Runtime (CPU, CUDA), OpenVINO; builds with TensorRT 10, 11 and TensorRT-RTX"
     if card is not None and card.export is not None and card.export.precision == "fp16":
         yield "", "ONNX Runtime on a CPU computes it in FP32: right, and no faster"
 
 
-def _most_common(model: object) -> str:
-    counts = Counter(node.op_type for node in model.graph.node)  # type: ignore[attr-defined]
+def _most_common(model: ModelProto) -> str:
+    counts = Counter(node.op_type for node in model.graph.node)
     return ", ".join(f"{count} {name}" for name, count in counts.most_common(6))
+
+
+def _cost(model: ModelProto, card: Card | None) -> Facts:
+    from i2i_export.cost import count
+
+    profile = card.export.profile if card is not None and card.export is not None else None
+    try:
+        yield "one inference", str(count(model, profile.typical if profile is not None else None))
+    except I2IError as error:
+        yield "one inference", f"not counted: {error}"
 
 
 def _plan(path: Path) -> Facts:
@@ -79,6 +95,7 @@ def _plan(path: Path) -> Facts:
     for shape in manifest.shapes:
         yield f"input {shape.name}", f"{shape_words(shape.smallest)} to {shape_words(shape.largest)}"
     yield "built from", f"{manifest.onnx}, SHA-256 {manifest.onnx_sha256}"
+    yield from _cost_of_its_graph(path.with_name(manifest.onnx), manifest)
     yield "built by", f"{nvinfer.LIBRARY_NAMES[manifest.library]} {manifest.library_version} on {manifest.platform}"
     yield (
         "built on",
@@ -86,6 +103,17 @@ def _plan(path: Path) -> Facts:
     )
     yield from _card(manifest.card)
     yield "runs in", _who_runs(manifest)
+
+
+def _cost_of_its_graph(graph: Path, manifest: Manifest) -> Facts:
+    """Of the ONNX file that a plan was built from, where it and the package `onnx` are there."""
+    if importlib.util.find_spec("onnx") is None or not graph.is_file() or file_sha256(graph) != manifest.onnx_sha256:
+        return
+    from i2i_export.onnx_file import read_graph
+
+    with contextlib.suppress(ModelError):  # a plan can be told of without it
+        model, _ = read_graph(graph)
+        yield from _cost(model, manifest.card)
 
 
 def _who_runs(manifest: Manifest) -> str:

@@ -75,19 +75,16 @@ def measure_parity(
     total, squares, count, largest = 0.0, 0.0, 0, 0.0
     worst: tuple[float, Case] | None = None
     similarities = []
-    peak = _peak(card)
     for arrays in engine_inputs(card, examples):
         case = _run(engine, arrays, reference(*arrays))
         difference = np.abs(case.wanted.astype(np.float64) - case.found)
         largest = max(largest, float(difference.max()))
         total += float(difference.sum())
-        its_squares = float(np.square(difference).sum())
-        squares += its_squares
+        squares += float(np.square(difference).sum())
         count += difference.size
-        psnr = _psnr(peak, its_squares / difference.size)
+        psnr, similarity = likeness(case, card)
         if worst is None or psnr < worst[0]:
             worst = psnr, case
-        similarity = _ssim(case, peak)
         if similarity is not None:
             similarities.append(similarity)
     if worst is None:
@@ -97,13 +94,20 @@ def measure_parity(
         pictures=len(examples),
         max_abs=largest,
         mean_abs=total / count,
-        psnr_db=_psnr(peak, squares / count),
+        psnr_db=_psnr(_peak(card), squares / count),
         tolerance=gate.max_abs,
         worst_psnr_db=worst[0],
         min_psnr_db=gate.min_psnr_db,
         ssim=sum(similarities) / len(similarities) if similarities else None,
     )
     return record, worst[1]
+
+
+def likeness(case: Case, card: Card) -> tuple[float, float | None]:
+    """PSNR in dB of what was found, and its SSIM: None of small pictures, and on a machine without PyTorch."""
+    peak = _peak(card)
+    mean_square = float(np.square(case.wanted.astype(np.float64) - case.found).mean())
+    return _psnr(peak, mean_square), _ssim(case, peak)
 
 
 def worst_psnr(engine: Engine, card: Card, answered: Sequence[tuple[Inputs, Array]]) -> float:
@@ -188,7 +192,6 @@ def _psnr(peak: float, mean_square: float) -> float:
 
 
 def _ssim(case: Case, peak: float) -> float | None:
-    """None of small pictures, and on a machine without PyTorch."""
     try:
         import torch
         from torchmetrics.functional.image import structural_similarity_index_measure

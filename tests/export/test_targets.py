@@ -16,6 +16,7 @@ import torch
 from commands import environment, here, the_error_line
 from drawings import drawing
 from foreign_networks import as_if_trained, resnet
+from interpreter import python
 from onnx import TensorProto, helper
 from onnx_models import make_card, negative_model
 from plans import needs_no_gpu, needs_rtx
@@ -25,7 +26,7 @@ from i2i_export import targets
 from i2i_export.graph import save_with_card
 from i2i_export.targets import choose_target
 from i2i_runtime import Translator
-from i2i_runtime.card import METADATA_KEY, Card
+from i2i_runtime.card import METADATA_KEY, Card, SizeProfile
 from i2i_runtime.digest import file_sha256
 from i2i_runtime.engines.manifest import read_manifest
 from i2i_runtime.errors import UsageError
@@ -329,11 +330,52 @@ def test_info_of_an_onnx_file(checkpoint, tmp_path):
 
     assert (facts["input image"], facts["output result"]) == ("float32 1x3x64x80", "float32 1x3x64x80")
     assert facts["graph"] == "opset 18, 1 nodes: 1 Mul"
+    cost = "0 multiply-adds, 15.4 kFLOP, 0 parameters, 122.9 kB moved layer by layer (at 64x80)"
+    assert facts["one inference"] == cost
     assert facts["export"] == "fp32, float I/O, image statistics"
 
 
 def test_info_of_an_onnx_file_without_a_card(tmp_path):
     assert info(negative_model(tmp_path / "model.onnx", bare=True))["card"].startswith("none")
+
+
+def test_info_of_a_graph_of_many_sizes_counts_at_the_typical_one(tmp_path):
+    card = make_card(None)
+    sizes = SizeProfile(smallest=(8, 8), typical=(32, 48), largest=(64, 64), batch=4)
+    card = replace(card, export=replace(card.export, profile=sizes))
+
+    assert info(negative_model(tmp_path / "model.onnx", card))["one inference"].endswith("(at 32x48)")
+
+
+def test_info_of_a_graph_that_cannot_be_counted_says_why(tmp_path):
+    path = negative_model(tmp_path / "model.onnx", make_card(None), bare=True)
+
+    assert info(path)["one inference"] == "not counted: input image takes several sizes; expected one to count at"
+
+
+@needs_rtx
+def test_info_of_a_plan_counts_the_graph_that_it_was_built_from(zebra, tmp_path):
+    of_the_graph = info(zebra.with_name("zebra.plan.onnx"))["one inference"]
+    for name in ("zebra.plan", "zebra.plan.json"):
+        (tmp_path / name).write_bytes(zebra.with_name(name).read_bytes())
+
+    assert info(zebra)["one inference"] == of_the_graph
+    assert of_the_graph.endswith("(at 32x32)")
+    # Without its graph, or beside another one, there is nothing to count.
+    assert "one inference" not in info(tmp_path / "zebra.plan")
+    negative_model(tmp_path / "zebra.plan.onnx")
+    assert "one inference" not in info(tmp_path / "zebra.plan")
+
+
+@needs_rtx
+def test_info_of_a_plan_needs_no_onnx(zebra):
+    code = WITHOUT_TORCH.replace('"torch"', '"torch", "onnx"')
+
+    finished = python(code, "--info", zebra)
+
+    assert finished.returncode == 0, finished.stderr
+    assert "one inference" not in finished.stdout
+    assert "built from" in finished.stdout
 
 
 @needs_rtx
