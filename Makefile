@@ -30,11 +30,14 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)
 	$(BIN)/python docs/demo.py --out demo-results
 
+# What compares times comes last, with nothing beside it.
 test: $(INSTALLED)
 	$(BIN)/python -m pytest $(PARALLEL)
+	$(BIN)/python -m pytest -m quiet
 
 test-slow: $(INSTALLED)
-	$(BIN)/python -m pytest $(PARALLEL) -m "slow or not slow"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not quiet"
+	$(BIN)/python -m pytest -m quiet
 
 faults: $(INSTALLED)
 	$(BIN)/python -m pytest $(PARALLEL) -m fault --fault-table
