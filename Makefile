@@ -14,7 +14,7 @@ help:
 	@echo "make test-slow  the slow tests too"
 	@echo "make faults     inject every known fault and print which are survived"
 	@echo "make check      ruff, ruff format, mypy"
-	@echo "make bench      short benchmarks"
+	@echo "make bench      short benchmarks, and docs/benchmarks.md of them (about 12 minutes)"
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "i2i needs Python 3.10 or newer; make PYTHON=python3.12")'
@@ -48,8 +48,7 @@ check: $(INSTALLED)
 	$(BIN)/mypy
 
 bench: $(INSTALLED)
-	$(BIN)/python benchmarks/graph_io.py --json bench-results/graph_io.json
-	$(BIN)/python benchmarks/train_step.py --size 64 --width 16 --json bench-results/train_step.json
+	$(BIN)/python benchmarks/refresh.py
 
 clean:
 	rm -rf $(VENV) build dist demo-results bench-results .mypy_cache .ruff_cache .pytest_cache .hypothesis

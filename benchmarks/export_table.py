@@ -14,8 +14,6 @@ import argparse
 import contextlib
 import io
 import itertools
-import json
-import platform
 import sys
 import tempfile
 import time
@@ -38,6 +36,8 @@ from i2i_runtime.errors import I2IError
 from i2i_trainer.networks.build import new_generator, size_rule
 from i2i_trainer.networks.inference import as_used
 from i2i_trainer.trained import Trained
+from measuring.environment import environment
+from measuring.figures import write_figures
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 LABELS = 35
@@ -226,6 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--markdown", type=Path, help="write the table here")
     options = parser.parse_args(arguments)
 
+    machine = environment(sys.argv)
     began = time.monotonic()
     found = list(rows(options.full, options.only, options.precisions))
     table = Table(
@@ -237,10 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         table.add_row(*cells(row))
     Console(width=130).print(table)
     if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        environment = {"machine": platform.machine(), "python": platform.python_version(), "torch": torch.__version__}
-        figures = {"environment": environment, "full": options.full, "rows": [asdict(row) for row in found]}
-        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        write_figures(options.json, machine, {"full": options.full, "rows": [asdict(row) for row in found]})
     if options.markdown:
         lines = [f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
         lines += [f"| {' | '.join(cells(row))} |" for row in found]

@@ -9,22 +9,21 @@ goes in as uint8 and comes out as uint8 either way.
 from __future__ import annotations
 
 import argparse
-import json
-import platform
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from rich.console import Console
 from rich.table import Table
 
 from i2i_runtime import Translator
+from i2i_runtime.frame import Image
 from i2i_runtime.image import write_image
+from measuring.environment import environment
+from measuring.figures import interleaved, ratio, words, write_figures
 
 GRAPHS = ("float", "uint8")
 
@@ -39,33 +38,31 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here")
     arguments = parser.parse_args()
 
+    machine = environment(sys.argv)
+    size, count = arguments.size, arguments.per_round
     with tempfile.TemporaryDirectory() as folder:
-        checkpoint = arguments.checkpoint or untrained(Path(folder), arguments.size)
-        translators = {io: Translator(export(checkpoint, Path(folder), io, arguments.size)) for io in GRAPHS}
-        picture = np.random.default_rng(0).integers(0, 256, (arguments.size, arguments.size, 3), np.uint8)
-        seconds = interleaved(translators, picture, arguments.rounds, arguments.per_round)
+        checkpoint = arguments.checkpoint or untrained(Path(folder), size)
+        translators = {io: Translator(export(checkpoint, Path(folder), io, size)) for io in GRAPHS}
+        picture = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
+        contestants = {name: partial(several, translator, picture, count) for name, translator in translators.items()}
+        seconds = interleaved(contestants, arguments.rounds, warm_up=2)
 
-    ratios = [u / f for u, f in zip(seconds["uint8"], seconds["float"], strict=True)]
-    low, median, high = np.percentile(ratios, (10, 50, 90)).tolist()
-    figures = {
-        "what": "uint8 graph / float graph, time a picture end to end",
-        "ratio_p10_p50_p90": [low, median, high],
-        "rounds": arguments.rounds,
-        "size": arguments.size,
-        "model": str(arguments.checkpoint.name) if arguments.checkpoint else "untrained U-Net, ngf 32",
-        "machine": f"{platform.machine()}, {platform.processor() or 'unknown processor'}",
-        "onnxruntime": onnxruntime.__version__,
-        "python": platform.python_version(),
-    }
-    table = Table(title=f"One picture of {arguments.size}x{arguments.size}, uint8 in and out")
-    for column in ("graph", "relative time (p50)", "p10 to p90 over rounds"):
+    found = ratio(seconds["uint8"], seconds["float"])
+    table = Table(title=f"One picture of {size}x{size}, uint8 in and out")
+    for column in ("graph", "relative time"):
         table.add_column(column)
-    table.add_row("float", "1.00", "")
-    table.add_row("uint8", f"{median:.2f}", f"{low:.2f} to {high:.2f}")
+    table.add_row("float", "1.00")
+    table.add_row("uint8", words(found))
     Console().print(table)
     if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+        figures = {
+            "what": "uint8 graph / float graph, time a picture end to end",
+            "ratio": found,
+            "rounds": arguments.rounds,
+            "size": size,
+            "model": str(arguments.checkpoint.name) if arguments.checkpoint else "untrained U-Net, ngf 32",
+        }
+        write_figures(arguments.json, machine, figures)
 
 
 def untrained(folder: Path, size: int) -> Path:
@@ -90,21 +87,10 @@ def i2i(module: str, *arguments: object) -> None:
     subprocess.run([sys.executable, "-m", module, *map(str, arguments)], check=True, capture_output=True)
 
 
-def interleaved(
-    translators: dict[str, Translator], picture: np.ndarray, rounds: int, per_round: int
-) -> dict[str, list[float]]:
-    """Seconds a picture, one figure a round; the two take turns, so that a noisy machine disturbs both alike."""
-    seconds: dict[str, list[float]] = {name: [] for name in translators}
-    for number in range(rounds + 2):
-        for name, translator in translators.items():
-            times = []
-            for _ in range(per_round):
-                began = time.perf_counter()
-                translator(picture)
-                times.append(time.perf_counter() - began)
-            if number >= 2:  # the first two rounds warm up
-                seconds[name].append(statistics.median(times))
-    return seconds
+def several(translator: Translator, picture: Image, count: int) -> None:
+    """A turn."""
+    for _ in range(count):
+        translator(picture)
 
 
 if __name__ == "__main__":

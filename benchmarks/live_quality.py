@@ -15,39 +15,33 @@ translation is a change of colours with drawn flicker: there the true result is 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
+import itertools
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-import onnx
 import skimage.data
-import torch
 from rich.console import Console
 from rich.table import Table
 
-from i2i_export.delivery import prepare
-from i2i_export.graph import build_graph
-from i2i_export.proof import drawn_pictures
-from i2i_export.request import Request
 from i2i_runtime import Translator
-from i2i_runtime.card import Architecture, Card, ImageSpec
 from i2i_runtime.frame import Image
 from i2i_runtime.image import write_image
 from i2i_runtime.similar import SimilarFilter
 from i2i_runtime.sources.open import open_source
 from i2i_runtime.stabilize import DEFAULT_STRENGTH, Stabilizer
-from i2i_trainer.networks.build import new_generator, size_rule
-from i2i_trainer.networks.inference import as_used
-from i2i_trainer.trained import Trained
+from measuring.environment import environment
+from measuring.figures import interleaved, write_figures
+from measuring.untrained import save_untrained
 
 Plane = npt.NDArray[np.float32]
 SIZE = 240, 426
@@ -394,59 +388,30 @@ class Cost:
 def costs(rounds: int) -> list[Cost]:
     """Medians of the processor time on one thread, all in turns: what else the machine does hardly counts."""
     cv2.setNumThreads(1)
-    works: dict[str, Callable[[int], object]] = {}
+    works: dict[str, Callable[[], object]] = {}
     picture = cv2.resize(photograph("coffee"), (256, 256), interpolation=cv2.INTER_AREA)
-    with tempfile.TemporaryDirectory() as folder, Translator(resnet_9(Path(folder)), threads=1) as translator:
-        works["ResNet-9 256x256"] = lambda _: translator(picture)
+    with tempfile.TemporaryDirectory() as folder:
+        # Untrained: speed does not depend on what was learnt.
+        model = save_untrained(Path(folder) / "resnet_9.onnx", "resnet_9blocks", 64, 256)
+        translator = Translator(model, threads=1)
+        works["ResNet-9 256x256"] = partial(translator, picture)
         for height, width in TIMED_SIZES:
             large = cv2.resize(photograph("coffee"), (width + 16, height), interpolation=cv2.INTER_CUBIC)
             views = [np.ascontiguousarray(large[:, 2 * i : 2 * i + width]) for i in range(8)]
-            results = [recoloured(view) for view in views]
-            stabilizer, similar = Stabilizer(), SimilarFilter()
+            panning = itertools.cycle([(view, recoloured(view)) for view in views])
+            similar = SimilarFilter()
             similar.remember(views[0], at=0.0)
-
-            def stabilize(
-                i: int, s: Stabilizer = stabilizer, v: list[Image] = views, r: list[Image] = results
-            ) -> object:
-                return s(v[i % 8], r[i % 8])
-
-            def compare(_: int, s: SimilarFilter = similar, v: list[Image] = views) -> object:
-                return s.keeps(v[0], at=0.0)
-
-            works[f"stabilise {width}x{height}"] = stabilize
-            works[f"compare {width}x{height}"] = compare
-        seconds: dict[str, list[float]] = {name: [] for name in works}
-        for number in range(rounds + 2):
-            for name, work in works.items():
-                began = time.process_time()
-                work(number)
-                if number >= 2:  # the first two warm up
-                    seconds[name].append(time.process_time() - began)
+            works[f"stabilise {width}x{height}"] = partial(stabilize_next, Stabilizer(), panning)
+            works[f"compare {width}x{height}"] = partial(similar.keeps, views[0], at=0.0)
+        seconds = interleaved(works, rounds, warm_up=2, clock=time.process_time)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     inference = medians["ResNet-9 256x256"]
     return [Cost(name, 1000 * median, median / inference) for name, median in medians.items()]
 
 
-def resnet_9(folder: Path) -> Path:
-    """Untrained: speed does not depend on what was learnt."""
-    architecture = Architecture(name="resnet_9blocks", arguments={"input_channels": 3, "ngf": 64})
-    card = Card(
-        name="resnet_9",
-        model_type="cyclegan",
-        direction="AtoB",
-        generator=architecture,
-        input=ImageSpec.of(3),
-        output=ImageSpec.of(3),
-        size=size_rule(architecture),
-    )
-    generator = as_used(new_generator(architecture), "image", None)
-    drawn = drawn_pictures(card, (256, 256))[0]
-    pictures = [{name: torch.from_numpy(part) for name, part in drawn.items()}]
-    trained = Trained(generator=generator, card=card, examples=pictures, statistics="image")
-    path = folder / "resnet_9.onnx"
-    card, _ = prepare(trained, Request(output=path, target="onnx", size=(256, 256)))
-    onnx.save(build_graph(generator, card), str(path))
-    return path
+def stabilize_next(stabilizer: Stabilizer, panning: Iterator[tuple[Image, Image]]) -> None:
+    """The next frame and its result."""
+    stabilizer(*next(panning))
 
 
 # Showing --------------------------------------------------------------------------------------------------------------
@@ -499,6 +464,7 @@ def main() -> None:
     if options.engine and not options.video:
         parser.error("--engine needs a --video")
 
+    machine = environment(sys.argv)
     clips = list(drawn_clips(options.frames))
     for engine in options.engine:
         clips += real_clips(options.video[0], engine, options.frames)
@@ -542,15 +508,14 @@ def main() -> None:
     if options.picture:
         write_image(options.picture, slices())
     if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
         figures = {
-            "environment": {"machine": platform.machine(), "threads": cv2.getNumThreads(), "opencv": cv2.__version__},
+            "threads": cv2.getNumThreads(),
             "stabilising": [asdict(row) for row in stable],
             "response": responses,
             "similar": [asdict(row) for row in skipped],
             "cost": [asdict(row) for row in timed],
         }
-        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        write_figures(options.json, machine, figures)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,6 @@ the run still keeps pace with its source, the processor time of the server's pro
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -21,7 +18,6 @@ import threading
 import time
 from pathlib import Path
 
-import aiohttp
 import numpy as np
 from rich.console import Console
 from rich.table import Table
@@ -29,6 +25,8 @@ from rich.table import Table
 from i2i_runtime.pipeline import Pipeline
 from i2i_runtime.sinks.page import PageSink
 from i2i_runtime.sources.pattern import PatternSource
+from measuring.environment import environment
+from measuring.figures import write_figures
 
 FPS = 30
 SETTLE = 3.0
@@ -63,6 +61,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here")
     arguments = parser.parse_args()
 
+    machine = environment(sys.argv)
     page = PageSink("127.0.0.1", 0)
     pipeline = Pipeline(PatternSource((480, 640), FPS), lambda image: np.bitwise_not(image), [page])
     running = threading.Thread(target=pipeline.run)
@@ -98,9 +97,6 @@ def main() -> None:
         "source": f"test pattern, 640x480, {FPS} frames a second",
         "rounds": arguments.rounds,
         "seconds": arguments.seconds,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, shared with the viewers",
-        "aiohttp": aiohttp.__version__,
-        "python": platform.python_version(),
     }
     table = Table(title=f"Median (least to most) of {arguments.rounds} rounds of {arguments.seconds:g} s, in turns")
     for column in ("viewers", "frames/s", "processor ms/frame", "latency p99 ms"):
@@ -110,8 +106,7 @@ def main() -> None:
     Console().print(table)
     print(f"frame rate lost: {statistics.median(losses):.2%} ({min(losses):.2%} to {max(losses):.2%})")
     if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+        write_figures(arguments.json, machine, figures)
 
 
 def measured(pipeline: Pipeline, seconds: float) -> dict[str, float]:

@@ -10,7 +10,7 @@ training targets. The held-out pictures must be pairs; what a CycleGAN was train
 from __future__ import annotations
 
 import argparse
-import json
+import sys
 from pathlib import Path
 
 import torch
@@ -26,6 +26,8 @@ from i2i_trainer.evaluation import Directions, Translate, evaluate, translate_wi
 from i2i_trainer.networks.build import new_generator
 from i2i_trainer.networks.inference import as_used
 from i2i_trainer.trained import load_trained
+from measuring.environment import environment
+from measuring.figures import write_figures
 
 CPU = torch.device("cpu")
 
@@ -40,6 +42,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here")
     arguments = parser.parse_args()
 
+    machine = environment(sys.argv)
     trained = load_trained(arguments.checkpoint, direction=arguments.direction)
     card = trained.card
     assert card.training is not None, "a checkpoint of i2i-train has a training record"
@@ -68,8 +71,8 @@ def main() -> None:
         table.add_row(name, *(f"{value:.4f}" for value in values.values()))
     Console().print(table)
     if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+        what = {"card": card.name, "pictures": len(held_out), "split": arguments.split}
+        write_figures(arguments.json, machine, {**what, "outputs": figures})
 
 
 def pictures(data: Path, card: Card, split: str, kind: str) -> Dataset:

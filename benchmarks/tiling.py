@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import math
-import platform
 import subprocess
 import sys
 import tempfile
@@ -24,7 +22,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import onnxruntime
 from rich.console import Console
 from rich.table import Table
 
@@ -33,6 +30,8 @@ from i2i_runtime.frame import Image
 from i2i_runtime.image import read_image, resize, write_image
 from i2i_runtime.tiling import TiledTranslator, TilePlan, plan_tiles
 from i2i_runtime.translator import Translator
+from measuring.environment import environment
+from measuring.figures import write_figures
 
 PAN = 16
 """Pixels by which the second frame is further."""
@@ -49,6 +48,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--picture", type=Path, help="write a strip to look at into this folder")
     arguments = parser.parse_args()
+    machine = environment(sys.argv)
     height, width = map(int, arguments.size.split("x"))
     tiling.SETTLED = 0.0  # as many passes as asked for
     wide = resize(read_image(arguments.image), (height, width + PAN))
@@ -80,13 +80,8 @@ def main() -> None:
                     save_strip(arguments.picture / f"tiles-{side}.jpg", shown)
     show(rows, (height, width))
     if arguments.json:
-        about = {
-            "machine": f"{platform.machine()}, {platform.processor() or 'unknown processor'}",
-            "onnxruntime": onnxruntime.__version__,
-            "checkpoint": arguments.checkpoint.name,
-        }
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps({**about, "frame": [height, width], "rows": rows}, indent=2) + "\n")
+        figures = {"checkpoint": arguments.checkpoint.name, "frame": [height, width], "rows": rows}
+        write_figures(arguments.json, machine, figures)
 
 
 def methods(

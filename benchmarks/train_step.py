@@ -11,17 +11,15 @@ Linux CPU the resident memory, of each step in a process by itself.
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
-import platform
 import statistics
-import time
+import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -34,6 +32,9 @@ from i2i_trainer.losses import discriminator_gan_loss, feature_matching_loss, ge
 from i2i_trainer.models import build_model, config_type
 from i2i_trainer.models.base import Batch, Model, Task
 from i2i_trainer.stepper import Stepper
+from measuring.environment import environment
+from measuring.figures import interleaved, ratio, words, write_figures
+from measuring.memory import peak_memory_mib
 
 Step = Callable[[Batch], None]
 LABELS = 35
@@ -54,59 +55,41 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here")
     arguments = parser.parse_args()
 
+    machine = environment(sys.argv)
     device = torch.device(arguments.device)
     results = [measure(name, arguments, device) for name in arguments.models]
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else machine.cpu
     table = Table(
         title=f"{arguments.size}x{arguments.size}, ngf {arguments.width}, batch {arguments.batch}, on {where}"
     )
-    for column in (
-        "model",
-        "ours / plain, images a second",
-        "p10 to p90",
-        "plain, steps/s",
-        "peak memory, ours",
-        "plain",
-    ):
+    for column in ("model", "ours / plain, images a second", "plain, steps/s", "peak memory, ours", "plain"):
         table.add_column(column, justify="right")
     for result in results:
-        low, median, high = result["ratio_p10_p50_p90"]
         memory = [f"{result[f'{which}_peak_mib']:.0f} MiB" for which in ("ours", "plain")]
-        table.add_row(
-            result["model"], f"{median:.2f}", f"{low:.2f} to {high:.2f}", f"{result['plain_steps_per_s']:.2f}", *memory
-        )
+        table.add_row(result["model"], words(result["ratio"]), f"{result['plain_steps_per_s']:.2f}", *memory)
     Console(width=120).print(table)
-    figures = {
-        "what": "images a second, our training step / the plain step",
-        "results": results,
-        "settings": {key: value for key, value in vars(arguments).items() if key != "json"},
-        "machine": where,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
     if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+        figures = {
+            "what": "images a second, our training step / the plain step",
+            "results": results,
+            "settings": {key: value for key, value in vars(arguments).items() if key != "json"},
+            "device": where,
+        }
+        write_figures(arguments.json, machine, figures)
 
 
 def measure(name: str, arguments: argparse.Namespace, device: torch.device) -> dict[str, Any]:
-    """Interleaved rounds of one model."""
+    """Interleaved rounds of one model; two rounds before them pay for buffers, algorithms and compilation."""
     steps = {
         "ours": ours(name, arguments, device),
         "plain": PLAIN[name](model_of(name, arguments, device)),
     }
     batch = random_batch(name, arguments, device)
-    for step in steps.values():  # warm-up: buffers, algorithms, compilation
-        for _ in range(3):
-            step(batch)
-    seconds: dict[str, list[float]] = {which: [] for which in steps}
-    for _ in range(arguments.rounds):
-        for which, step in steps.items():
-            seconds[which].append(timed(step, batch, arguments.per_round, device))
-    ratios = [plain / our for our, plain in zip(seconds["ours"], seconds["plain"], strict=True)]
+    contestants = {which: partial(several, step, batch, arguments.per_round, device) for which, step in steps.items()}
+    seconds = interleaved(contestants, arguments.rounds, warm_up=2)
     return {
         "model": name,
-        "ratio_p10_p50_p90": np.percentile(ratios, (10, 50, 90)).tolist(),
+        "ratio": ratio(seconds["plain"], seconds["ours"]),
         "plain_steps_per_s": arguments.per_round / statistics.median(seconds["plain"]),
         **{f"{which}_peak_mib": peak_of_its_own(which, name, arguments) for which in steps},
     }
@@ -121,33 +104,22 @@ def peak_of_its_own(which: str, name: str, arguments: argparse.Namespace) -> flo
 def peak_memory(which: str, name: str, arguments: argparse.Namespace) -> float:
     """MiB in this process: on a GPU what torch held, on a CPU the resident memory beyond that before the networks."""
     device = torch.device(arguments.device)
-    before = high_water()
+    before = peak_memory_mib() or 0.0
     step = ours(name, arguments, device) if which == "ours" else PLAIN[name](model_of(name, arguments, device))
     batch = random_batch(name, arguments, device)
     for _ in range(3):
         step(batch)
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    return high_water() - before
+    return (peak_memory_mib() or 0.0) - before
 
 
-def high_water() -> float:
-    """MiB of memory that this process has had at most; 0 where there is no /proc."""
-    status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else []
-    return sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
-
-
-def timed(step: Step, batch: Batch, count: int, device: torch.device) -> float:
-    """Seconds of `count` steps."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    began = time.perf_counter()
+def several(step: Step, batch: Batch, count: int, device: torch.device) -> None:
+    """A turn; on a GPU it is over when the last step is done."""
     for _ in range(count):
         step(batch)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter() - began
 
 
 def model_of(name: str, arguments: argparse.Namespace, device: torch.device) -> Model[Any]:

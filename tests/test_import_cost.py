@@ -120,3 +120,26 @@ def test_help_answers_within_three_tenths_of_a_second_over_bare_python():
     bare = processor_seconds([sys.executable, "-c", "pass"])
 
     assert processor_seconds(command_line("i2i-run", "--help")) - bare < 0.3
+
+
+def test_the_package_is_imported_within_three_tenths_of_a_second_over_bare_python():
+    bare = processor_seconds([sys.executable, "-c", "pass"])
+
+    assert processor_seconds([sys.executable, "-c", "import i2i_runtime"]) - bare < 0.3
+
+
+def test_a_run_does_not_read_what_every_installed_package_is_called(tmp_path):
+    for number in range(1000):
+        folder = tmp_path / f"package{number}-1.0.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: package{number}\nVersion: 1.0\n")
+    code = """
+import sys, time
+from i2i_runtime.engines.open import wheel_conflicts
+sys.path.append(sys.argv[1])
+began = time.process_time()
+wheel_conflicts()
+print(time.process_time() - began)
+"""
+
+    assert float(python(code, tmp_path).stdout) < 0.1

@@ -103,6 +103,8 @@ class Workload:
     precision: Precision = "fp32"
     """Of the graph that was counted: its bytes are those of this precision, its FLOPs those of each."""
     macs: int
+    published_macs: int
+    """As papers count them: transposed convolutions at the pixels of their result."""
     flops: int
     bytes: int
     parameters: int

@@ -47,6 +47,7 @@ def workload(cost: Cost, size: Size, batch: int, precision: Precision = "fp32") 
         batch=batch,
         precision=precision,
         macs=cost.macs,
+        published_macs=cost.published_macs,
         flops=cost.flops,
         bytes=cost.bytes,
         parameters=cost.parameters,

@@ -39,6 +39,7 @@ def work(*layers: LayerCost, precision="fp32") -> Workload:
         batch=1,
         precision=precision,
         macs=sum(each.macs for each in layers),
+        published_macs=sum(each.macs for each in layers),
         flops=sum(each.flops for each in layers),
         bytes=sum(each.bytes for each in layers),
         parameters=0,
@@ -171,7 +172,15 @@ def test_slow_kernels_are_no_overhead():
 
 def node(kind: str, macs: int = 0, flops: int = 0, read: int = 0, written: int = 0) -> NodeCost:
     return NodeCost(
-        name="", kind=kind, layer="", macs=macs, flops=flops, bytes_read=read, bytes_written=written, weight_bytes=0
+        name="",
+        kind=kind,
+        layer="",
+        macs=macs,
+        published_macs=macs,
+        flops=flops,
+        bytes_read=read,
+        bytes_written=written,
+        weight_bytes=0,
     )
 
 

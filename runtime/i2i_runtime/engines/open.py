@@ -95,10 +95,18 @@ def _open_openvino(path: Path, device: Device, threads: int | None, precision: P
 
 def wheel_conflicts() -> list[str]:
     """One line for each pair of installed packages that overwrite each other's files."""
-    installed = {d.name.lower() for d in metadata.distributions() if d.name}
     return [
         f"{one} and {two} are both installed and overwrite each other; "
         f"pip uninstall -y {one} {two}, then install the one you need"
         for one, two in _ONE_OF_EACH
-        if one in installed and two in installed
+        if _is_installed(one) and _is_installed(two)
     ]
+
+
+def _is_installed(distribution: str) -> bool:
+    """Asked by name: to read what all distributions are called takes a quarter of a second, at each start."""
+    try:
+        metadata.distribution(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    return True

@@ -1,0 +1,165 @@
+"""Measures everything shortly, one benchmark after the other, and makes docs/benchmarks.md of it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from i2i_runtime import command
+from i2i_runtime.errors import SinkError, UsageError, system_reason
+from measuring.page import make_page
+
+_HERE = Path(__file__).resolve().parent
+_REPOSITORY = _HERE.parent
+_LONGEST_S = 600.0
+"""A benchmark that takes longer hangs."""
+_QUIET, _CALM_WITHIN_S = 0.3, 75.0
+"""Load of a core below which the machine is quiet, and how long to wait until it is: the load that the system tells
+is a mean over the last minute, and would still be that of the benchmark before."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """Scripts that make one section's figures, one after the other."""
+
+    scripts: tuple[tuple[str, ...], ...]
+    """Script and options; a word that ends in .json is a file in the results' folder."""
+    minutes: float
+    """That it takes on two cores, about."""
+    wants_quiet: bool = False
+
+
+# Starts are what `compare.py` learns the noise from. torch.compile would take minutes.
+_LATENCY = (
+    *("latency.py", "--untrained", "resnet_9blocks:32:256", "--precisions", "fp32,int8"),
+    *("--starts", "3", "--rounds", "6", "--seconds", "0.5", "--warm-up", "3"),
+)
+_LIBRARIES = "onnxruntime,openvino,tensorrt,tensorrt-rtx"
+BENCHMARKS = {
+    "startup": Benchmark(scripts=(("startup.py", "--rounds", "5", "--json", "startup.json"),), minutes=1.5),
+    "latency": Benchmark(
+        scripts=((*_LATENCY, "--backends", f"torch,{_LIBRARIES}", "--json", "latency.json"),),
+        minutes=2.5,
+        wants_quiet=True,
+    ),
+    "compare": Benchmark(
+        scripts=(
+            (*_LATENCY, "--backends", _LIBRARIES, "--json", "latency-again.json"),
+            ("compare.py", "latency.json", "latency-again.json", "--json", "compare.json"),
+        ),
+        minutes=2,
+        wants_quiet=True,
+    ),
+    "pipeline": Benchmark(scripts=(("pipeline.py", "--short", "--json", "pipeline.json"),), minutes=1.5),
+    "scaling": Benchmark(scripts=(("scaling.py", "--short", "--json", "scaling.json"),), minutes=1),
+    "graph_io": Benchmark(scripts=(("graph_io.py", "--rounds", "9", "--json", "graph_io.json"),), minutes=0.7),
+    "train_step": Benchmark(
+        scripts=(("train_step.py", "--size", "64", "--width", "16", "--rounds", "5", "--json", "train_step.json"),),
+        minutes=1,
+    ),
+}
+"""By the name of its section; in this order."""
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--results",
+    type=click.Path(path_type=Path),
+    default=_REPOSITORY / "bench-results",
+    show_default="bench-results",
+    help="Where the figures are kept, as JSON.",
+)
+@click.option("--only", metavar="LIST", help=f"Some of {','.join(BENCHMARKS)}; the other sections stay as they are.")
+@click.option(
+    "--page",
+    type=click.Path(path_type=Path),
+    default=_REPOSITORY / "docs" / "benchmarks.md",
+    show_default="docs/benchmarks.md",
+    help="The page to make.",
+)
+@click.option("--page-only", is_flag=True, help="Measure nothing: make the page of the figures that are there.")
+@command.debug_option
+def refresh(results: Path, only: str | None, page: Path, page_only: bool, debug: bool) -> int:
+    """Measure everything shortly, one benchmark after the other, and make docs/benchmarks.md of it.
+
+    \b
+      refresh.py                          all: about ten minutes on two cores
+      refresh.py --only latency,pipeline
+
+    Let the machine do nothing else meanwhile. A benchmark that fails leaves its section as it was, and the exit code is
+    1. What a benchmark prints, times too, is printed; the page has no times of a CPU.
+    """  # noqa: D301
+    names = _chosen(only)
+    failures = {} if page_only else _measured(names, results)
+    before = page.read_text(encoding="utf-8") if page.is_file() else ""
+    made = make_page(results, page.parent / "images", before)
+    _write(page, made.text)
+    # Sections that nobody asked for may be without figures.
+    failures |= {name: why for name, why in made.missing.items() if name in names and name not in failures}
+    for name, why in failures.items():
+        click.echo(f"{name}: {why}; its section stays as it was", err=True)
+    click.echo(f"page: {page}")
+    return int(bool(failures))
+
+
+def _chosen(only: str | None) -> list[str]:
+    names = list(BENCHMARKS) if only is None else [name.strip() for name in only.split(",")]
+    unknown = [name for name in names if name not in BENCHMARKS]
+    if unknown:
+        raise UsageError(f"--only: expected some of {','.join(BENCHMARKS)}; found {','.join(unknown)}")
+    return [name for name in BENCHMARKS if name in names]
+
+
+def _measured(names: list[str], results: Path) -> dict[str, str]:
+    """Run them; by name, why one failed."""
+    results.mkdir(parents=True, exist_ok=True)
+    failures: dict[str, str] = {}
+    for number, name in enumerate(names, 1):
+        benchmark = BENCHMARKS[name]
+        click.echo(f"\n{name} ({number} of {len(names)}, about {benchmark.minutes:g} min)")
+        if benchmark.wants_quiet:
+            _wait_for_quiet()
+        for script in benchmark.scripts:
+            failure = _failure(script, results)
+            if failure is not None:
+                failures[name] = failure
+                break
+    return failures
+
+
+def _failure(script: tuple[str, ...], results: Path) -> str | None:
+    """Why it failed; None of one that did its work."""
+    words = [str(results / word) if word.endswith(".json") else word for word in script]
+    try:
+        finished = subprocess.run([sys.executable, str(_HERE / words[0]), *words[1:]], timeout=_LONGEST_S)
+    except subprocess.TimeoutExpired:
+        return f"{script[0]} did not end within {_LONGEST_S / 60:.0f} minutes"
+    return f"{script[0]} failed with exit code {finished.returncode}" if finished.returncode else None
+
+
+def _wait_for_quiet() -> None:
+    if not hasattr(os, "getloadavg"):  # Windows
+        return
+    until = time.monotonic() + _CALM_WITHIN_S
+    while os.getloadavg()[0] > _QUIET * (os.cpu_count() or 1) and time.monotonic() < until:
+        time.sleep(1.0)
+
+
+def _write(page: Path, text: str) -> None:
+    beside = page.with_name(f".{page.name}.partial")
+    try:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(page)
+    except OSError as error:
+        raise SinkError(f"{page}: cannot be written ({system_reason(error)}); choose another --page") from error
+
+
+if __name__ == "__main__":
+    command.run(refresh)

@@ -1,0 +1,159 @@
+"""Points, laws and what is said of them: measuring/curves.py and measuring/curve_words.py."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from measuring.curve_words import findings, rows_of
+from measuring.curves import Curve, grouped, law_of, line_of, point
+
+NUMBERS = st.floats(1e-3, 1e3)
+PLACES = st.lists(st.integers(1, 10**6), min_size=2, max_size=6, unique=True)
+
+
+@given(exponent=st.floats(-2, 3), factor=NUMBERS, places=PLACES, rounds=st.integers(1, 4))
+def test_a_power_law_is_found_as_it_is(exponent, factor, places, rounds):
+    law = law_of([point(x, str(x), [factor * x**exponent] * rounds) for x in places])
+
+    assert law.exponent == pytest.approx(exponent, abs=1e-5)
+    assert law.off == pytest.approx(0, abs=1e-4)
+    assert (law.low is None) == (rounds == 1)
+    if rounds > 1:
+        assert (law.low, law.high) == pytest.approx((exponent, exponent), abs=1e-5)
+
+
+@given(places=PLACES, values=st.data())
+def test_the_exponent_is_that_of_least_squares_on_logarithms(places, values):
+    seconds = [values.draw(NUMBERS) for _ in places]
+    x, y = np.log(np.array(places, np.float64)), np.log(np.array(seconds, np.float64))
+    expected = np.sum((x - x.mean()) * (y - y.mean())) / np.sum((x - x.mean()) ** 2)
+
+    law = law_of([point(place, "", [value]) for place, value in zip(places, seconds, strict=True)])
+
+    assert law.exponent == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+def test_the_range_of_an_exponent_comes_from_single_rounds():
+    # Twice as long at four times the pixels in one round, four times as long in the other.
+    points = [point(1, "", [1.0, 1.0]), point(4, "", [2.0, 4.0])]
+
+    law = law_of(points)
+
+    assert law.low == pytest.approx(0.5 + 0.05)
+    assert law.high == pytest.approx(1.0 - 0.05)
+    assert law.exponent == pytest.approx(0.75)
+
+
+def test_a_point_beside_the_law_says_how_far():
+    law = law_of([point(1, "", [1.0]), point(10, "", [20.0]), point(100, "", [100.0])])
+
+    # The line lies a third of the factor of two above the ends, and two thirds of it below the middle.
+    assert law.exponent == pytest.approx(1)
+    assert law.off == pytest.approx(2 ** (2 / 3) - 1)
+
+
+@pytest.mark.parametrize("points", [[], [point(3, "", [1.0, 2.0])]])
+def test_one_place_makes_neither_law_nor_line(points):
+    assert law_of(points) is None
+    assert line_of(points) is None
+
+
+@given(base=st.integers(0, 1000), slope=st.integers(-100, 1000), places=PLACES)
+def test_a_straight_line_is_found_as_it_is(base, slope, places):
+    line = line_of([point(x / 10**4, "", [float(base + slope * Fraction(x, 10**4))]) for x in places])
+
+    assert line.base + line.slope * places[0] / 10**4 == pytest.approx(base + slope * places[0] / 10**4, abs=1e-3)
+    assert line.base + line.slope * places[-1] / 10**4 == pytest.approx(base + slope * places[-1] / 10**4, abs=1e-3)
+
+
+def test_a_point_is_the_median_of_its_rounds_and_their_range():
+    assert (found := point(1, "", [3.0, 1.0, 2.0])).rounds == (3.0, 1.0, 2.0)
+    assert (found.low, found.y, found.high) == (1.0, 2.0, 3.0)
+
+
+def curve(kind, *points, **given):
+    return Curve(
+        **{"kind": kind, "model": "zebra", "engine": "ONNX Runtime CPU", "graph": "static", "points": points} | given
+    )
+
+
+def test_latency_is_said_to_grow_as_a_power_of_pixels():
+    points = [point(side**2, f"{side}x{side}", [side**2 * 1e-6, side**2 * 1.1e-6]) for side in (128, 256, 512)]
+
+    assert findings([curve("latency", *points, law=law_of(points))]) == [
+        "zebra, ONNX Runtime CPU, static: latency grows as pixels^1.00 (1.00 to 1.00); "
+        "no point is more than 0% off that"
+    ]
+
+
+def test_two_points_and_one_round_say_nothing_of_how_sure_they_are():
+    points = [point(100, "", [1.0]), point(10000, "", [10.0])]
+
+    assert findings([curve("export", *points, engine="proof", graph=None, law=law_of(points))]) == [
+        "zebra, proof: time grows as parameters^0.50"
+    ]
+
+
+def test_a_batch_is_said_to_gain_round_by_round():
+    # A machine twice as slow in the second round slows both.
+    points = [point(1, "1", [10.0, 5.0]), point(2, "2", [11.0, 5.5]), point(4, "4", [15.0, 7.5])]
+
+    assert findings([curve("throughput", *points)]) == [
+        "zebra, ONNX Runtime CPU, static: batches of 4 give 1.50 (1.50 to 1.50) times "
+        "the images a second of single ones"
+    ]
+
+
+def test_threads_are_said_to_gain_as_many_times_as_they_are_ideal():
+    points = [point(1, "1", [1.0, 1.0]), point(2, "2", [0.9, 0.9]), point(4, "4", [0.3, 0.3])]
+
+    assert findings([curve("efficiency", *points)]) == [
+        "zebra, ONNX Runtime CPU, static: 2 threads are 1.80 (1.80 to 1.80) times as fast as 1, 90% of ideal"
+    ]
+
+
+def test_threads_that_gain_nothing_are_said_to():
+    points = [point(1, "1", [1.0]), point(2, "2", [0.4])]
+
+    assert findings([curve("efficiency", *points)]) == [
+        "zebra, ONNX Runtime CPU, static: more threads than 1 gain nothing"
+    ]
+
+
+def test_memory_is_said_to_be_a_base_and_so_much_for_each_megapixel():
+    points = [point(0.5, "", [150.0]), point(1.0, "", [200.0])]
+
+    assert findings([curve("memory", *points, line=line_of(points))]) == [
+        "zebra, ONNX Runtime CPU, static: peak memory is 100 MiB, and 100 MiB more for each megapixel"
+    ]
+
+
+def test_a_graph_of_free_sizes_is_compared_with_fixed_ones_at_the_sizes_of_both():
+    free = curve(
+        "latency", point(1, "", [1.1, 2.2]), point(4, "", [4.4, 8.8]), point(9, "", [99.0, 99.0]), graph="dynamic"
+    )
+    fixed = curve("latency", point(1, "", [1.0, 2.0]), point(4, "", [4.0, 8.0]))
+    other = curve("latency", point(1, "", [5.0, 5.0]), engine="OpenVINO CPU")
+
+    assert findings([free, fixed, other]) == [
+        "zebra, ONNX Runtime CPU: a graph of free sizes takes 1.10 (1.10 to 1.10) times as long as one of a fixed size"
+    ]
+
+
+def test_a_table_has_a_row_for_each_place_and_a_dash_where_a_curve_has_none():
+    one = curve("latency", point(4, "2x2", [0.002]), point(1, "1x1", [0.001, 0.003]))
+    two = curve("latency", point(4, "2x2", [0.004]), graph="dynamic")
+
+    assert rows_of([one, two]) == [("1x1", ["2.00 (1.00 to 3.00)", "-"]), ("2x2", ["2.00", "4.00"])]
+
+
+def test_curves_of_a_model_and_kind_belong_together():
+    one, two = curve("latency"), curve("latency", graph="dynamic")
+    memory, horse = curve("memory"), curve("latency", model="horse")
+
+    assert grouped([one, memory, two, horse]) == [[one, two], [memory], [horse]]
