@@ -16,7 +16,7 @@ from i2i_runtime.card import Card
 from i2i_runtime.engines import base, nvinfer
 from i2i_runtime.engines.cards import card_of
 from i2i_runtime.engines.manifest import PLAN_SUFFIXES
-from i2i_runtime.errors import UsageError
+from i2i_runtime.errors import ModelError, UsageError
 from measuring.contestants import Contestant
 from measuring.model_contestants import EngineContestant, TorchContestant
 from measuring.record import Precision, Row, Size
