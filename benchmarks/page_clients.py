@@ -102,7 +102,7 @@ def main() -> None:
     for column in ("viewers", "frames/s", "processor ms/frame", "latency p99 ms"):
         table.add_column(column)
     for name, title in (("none", "0"), ("viewers", f"{arguments.clients}, {arguments.hung} hung")):
-        table.add_row(title, *(text(figures[key][name]) for key in ("fps", "cpu_ms_per_frame", "latency_p99_ms")))  # type: ignore[index]
+        table.add_row(title, *(text(figures[key][name]) for key in ("fps", "cpu_ms_per_frame", "latency_p99_ms")))
     Console().print(table)
     print(f"frame rate lost: {statistics.median(losses):.2%} ({min(losses):.2%} to {max(losses):.2%})")
     if arguments.json:

@@ -42,10 +42,10 @@ _LATENCY = (
 )
 _LIBRARIES = "onnxruntime,openvino,tensorrt,tensorrt-rtx"
 BENCHMARKS = {
-    "startup": Benchmark(scripts=(("startup.py", "--rounds", "5", "--json", "startup.json"),), minutes=1.5),
+    "startup": Benchmark(scripts=(("startup.py", "--rounds", "4", "--json", "startup.json"),), minutes=1.5),
     "latency": Benchmark(
         scripts=((*_LATENCY, "--backends", f"torch,{_LIBRARIES}", "--json", "latency.json"),),
-        minutes=2.5,
+        minutes=3,
         wants_quiet=True,
     ),
     "compare": Benchmark(
@@ -53,7 +53,7 @@ BENCHMARKS = {
             (*_LATENCY, "--backends", _LIBRARIES, "--json", "latency-again.json"),
             ("compare.py", "latency.json", "latency-again.json", "--json", "compare.json"),
         ),
-        minutes=2,
+        minutes=3,
         wants_quiet=True,
     ),
     "pipeline": Benchmark(scripts=(("pipeline.py", "--short", "--json", "pipeline.json"),), minutes=1.5),
@@ -89,7 +89,7 @@ def refresh(results: Path, only: str | None, page: Path, page_only: bool, debug:
     """Measure everything shortly, one benchmark after the other, and make docs/benchmarks.md of it.
 
     \b
-      refresh.py                          all: about ten minutes on two cores
+      refresh.py                          all: about 12 minutes on two cores
       refresh.py --only latency,pipeline
 
     Let the machine do nothing else meanwhile. A benchmark that fails leaves its section as it was, and the exit code is

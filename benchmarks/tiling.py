@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -95,7 +96,7 @@ def methods(
     yield "each its own", seconds, picture, plan, wanted[0]
     for passes in PASSES:
         with TiledTranslator(model, tile=(side, side), most_passes=passes) as tiled:
-            seconds, picture = timed(lambda tiled=tiled: tiled(frames[0]))
+            seconds, picture = timed(partial(tiled, frames[0]))
         name = "thumbnail statistics" if passes == 1 else f"refined, {passes} passes"
         yield name, seconds, picture, plan, wanted[0]
     with TiledTranslator(model, tile=(side, side), most_passes=PASSES[-1], from_previous=True) as tiled:

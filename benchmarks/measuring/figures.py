@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from i2i_runtime.card import decode
-from i2i_runtime.errors import UsageError, reason
+from i2i_runtime.errors import UsageError, system_reason
 from measuring.record import Environment
 from measuring.spread import Ratio
 
@@ -101,7 +101,7 @@ def read_figures(path: Path) -> tuple[Environment, dict[str, Any]]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: expected a JSON file of a benchmark ({reason(error)})") from error
+        raise UsageError(f"{path}: expected a JSON file of a benchmark ({system_reason(error)})") from error
     if not isinstance(data, dict) or "environment" not in data:
         raise UsageError(f"{path}: expected a JSON file of a benchmark, found one that names no environment")
     machine = decode(Environment, data.pop("environment"), path.name)

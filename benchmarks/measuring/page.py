@@ -49,7 +49,7 @@ by `make bench` from what it measures; to change it, change `benchmarks/measurin
 
 ## On your machine
 
-    make bench                                            # all of it, about ten minutes; makes this page anew
+    make bench                                            # all of it, about 12 minutes; makes this page anew
     python benchmarks/refresh.py --only latency,pipeline  # some of it
     python benchmarks/refresh.py --page-only              # the page alone, from figures that are there
 
