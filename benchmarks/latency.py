@@ -131,9 +131,11 @@ def latency(
             sensors["cpu"] = stack.enter_context(Sensors("cpu"))
         pace = Pace(starts=starts, rounds=rounds, seconds=seconds, warm_up_s=warm_up)
         record = measure_ways(subject, wanted, ways, pace, sensors, folder, machine, _shown(say))
+    if json_file is not None:
+        # First of all: minutes of measuring are in it.
+        record.write(json_file)
     show(record, console)
     if json_file is not None:
-        record.write(json_file)
         console.print(f"figures: {json_file}", highlight=False, soft_wrap=True)
     if report is not None:
         console.print(f"report: {write_report(record, report)}", highlight=False, soft_wrap=True)

@@ -140,10 +140,10 @@ class _Finder:
         for precision in self._wanted.precisions:
             if precision == "bf16":
                 # Nothing to export: libraries compute a float32 graph in it.
-                self._openvino(plain, size, batch, ("bf16",), None)
+                self._openvino(plain, size, batch, ("bf16",), self._how("fp32", "onnx", batch))
                 continue
             if precision == "fp16" and self._wanted.device == "cpu":
-                self._openvino(plain, size, batch, ("fp16",), None)
+                self._openvino(plain, size, batch, ("fp16",), self._how("fp32", "onnx", batch))
                 continue
             path = plain if precision == "fp32" else self._export(precision, "onnx", size, batch)
             how = self._how(precision, "onnx", batch)
@@ -291,19 +291,25 @@ class _Finder:
         from i2i_runtime.engines.openvino import precisions as precisions_here
 
         for precision in precisions:
-            if precision == "int8":
-                # Its layers say so themselves; all others are computed in FP32.
-                self._add(path, "openvino", "cpu", precision, size, batch, engine_precision="f32", how=how)
-                continue
-            computed = _OPENVINO[precision]
+            # Layers in INT8 say so themselves; all others are computed in FP32.
+            computed = "f32" if precision == "int8" else _OPENVINO[precision]
             if computed not in precisions_here("cpu"):
                 self._leave_out(f"{precision} in OpenVINO: this CPU does not compute in it")
                 continue
-            command = f"i2i-run --engine {path.name} --backend openvino --precision {computed}"
+            file = how.split()[-1] if how else path.name
+            run_it = f"i2i-run --engine {file} --backend openvino" + (
+                f" --precision {computed}" if computed != "f32" else ""
+            )
             self._add(
-                path, "openvino", "cpu", precision, size, batch, engine_precision=computed,
-                how=how if precision == "fp32" else command,
-            )  # fmt: skip
+                path,
+                "openvino",
+                "cpu",
+                precision,
+                size,
+                batch,
+                engine_precision=computed,
+                how=f"{how}; then {run_it}" if how else run_it,
+            )
 
     def _add(
         self,
