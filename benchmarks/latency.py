@@ -26,11 +26,11 @@ from measuring.environment import environment
 from measuring.list_option import ListOf, count
 from measuring.measurement import measure_ways
 from measuring.record import Size
-from measuring.report import check_report, write_report
 from measuring.rounds import OnProgress, Pace
 from measuring.sensors import Sensors
-from measuring.table import show
 from measuring.ways import BACKENDS, PRECISIONS, Subject, Wanted, default_device, find_ways, make_checkpoint
+from reporting.report import check_report, write_report
+from reporting.table import show
 
 
 def _one_of(known: Sequence[str], word: str) -> str:

@@ -40,11 +40,9 @@ from i2i_runtime.sinks.base import Sink
 from i2i_runtime.sinks.video import VideoSink
 from i2i_runtime.sources.base import StreamInfo
 from i2i_runtime.sources.pattern import PatternSource
-from measuring import plots
 from measuring.environment import environment
 from measuring.figures import interleaved, ratio, words, write_figures
 from measuring.spread import Ratio
-from measuring.stage_plot import draw_stages
 from measuring.stages import (
     STAGES,
     WAITS,
@@ -58,6 +56,8 @@ from measuring.stages import (
     stages_of,
 )
 from measuring.untrained import save_untrained
+from reporting import plots
+from reporting.stage_plot import draw_stages
 
 LIVE_FPS = 30
 LARGE = (1080, 1920)

@@ -13,7 +13,7 @@ import click
 
 from i2i_runtime import command
 from i2i_runtime.errors import SinkError, UsageError, system_reason
-from measuring.page import make_page
+from reporting.page import make_page
 
 _HERE = Path(__file__).resolve().parent
 _REPOSITORY = _HERE.parent

@@ -20,8 +20,6 @@ from i2i_runtime.errors import DeviceError, ModelError, UsageError
 from i2i_runtime.status_line import status_line
 from i2i_trainer.config import SIZE
 from measuring.busy import busy_words
-from measuring.curve_report import write_curves
-from measuring.curve_words import findings, table_of
 from measuring.curves import Curve, grouped, law_of, point
 from measuring.engine_curves import EngineHere, Plan, contestants_of, curves_of
 from measuring.environment import environment
@@ -31,9 +29,11 @@ from measuring.list_option import ListOf, count
 from measuring.record import Readings, Size
 from measuring.rounds import Pace, measure
 from measuring.sensors import Sensors
-from measuring.standing import sides
-from measuring.table import digits
 from measuring.ways import default_device
+from reporting.curve_report import write_curves
+from reporting.curve_words import findings, table_of
+from reporting.standing import sides
+from reporting.table import digits
 
 CURVES = ("pixels", "batch", "threads", "export")
 _BUILD = "TensorRT-RTX build"

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from i2i_runtime.engines.choose import MIN_PSNR_DB, cpu_notes
+from measuring.busy import busy_words
 from measuring.record import Environment, Row, Size
 from measuring.spread import speedup, summary
 
-_BUSY = 0.1
-"""Share of the CPU time that others may have before it is worth a word."""
-_BUSY_BEFORE = 0.3
 _HARMLESS = {"power cap"}
 """A reason for a lower clock that is no fault."""
 _GAIN = 1.05
@@ -99,10 +97,7 @@ def _warnings(rows: Sequence[Row], environment: Environment) -> list[str]:
     restless = dict.fromkeys(row.name for row in rows if row.turns and not row.is_stable)
     if restless:
         said.append(f"Never became stable while warming up: {', '.join(restless)}; --warm-up gives them longer.")
-    busy = max((row.readings.busy_elsewhere or 0.0) + (row.readings.stolen or 0.0) for row in rows) if rows else 0.0
-    if busy > _BUSY or (environment.load_before or 0.0) > _BUSY_BEFORE:
-        said.append(
-            f"The machine was busy with other things (up to {busy:.0%} of its CPU time): times are too long, ratios "
-            "are what to look at."
-        )
+    busy = busy_words(environment, [row.readings for row in rows])
+    if busy is not None:
+        said.append(busy)
     return said

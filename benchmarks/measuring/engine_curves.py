@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from i2i_runtime.engines import base
+from i2i_runtime.engines.base import shape_words
 from measuring.curves import Curve, Point, law_of, line_of, point
 from measuring.model_contestants import EngineContestant
 from measuring.record import Size
 from measuring.rounds import Measured
-from measuring.standing import sides
 
 Graph = Literal["dynamic", "static"]
 GRAPHS: tuple[Graph, ...] = ("dynamic", "static")
@@ -107,7 +107,7 @@ def curves_of(model: str, engine: EngineHere, plan: Plan, found: dict[Place, Mea
     curves = []
     for graph in GRAPHS:
         places = [Place(graph, size) for size in plan.sizes if Place(graph, size) in seconds]
-        latency = [point(_pixels(place.size), sides(place.size), seconds[place]) for place in places]
+        latency = [point(_pixels(place.size), shape_words(place.size), seconds[place]) for place in places]
         curves.append(
             Curve(
                 kind="latency", model=model, engine=engine.name, graph=graph, points=tuple(latency), law=law_of(latency)
@@ -123,7 +123,7 @@ def curves_of(model: str, engine: EngineHere, plan: Plan, found: dict[Place, Mea
     throughput = [
         point(batch, str(batch), [batch / each for each in its]) for batch, its in batches.items() if its is not None
     ]
-    graph_of_batches = f"dynamic, {sides(plan.batch_size)}"
+    graph_of_batches = f"dynamic, {shape_words(plan.batch_size)}"
     curves.append(
         Curve(kind="throughput", model=model, engine=engine.name, graph=graph_of_batches, points=tuple(throughput))
     )
@@ -134,7 +134,7 @@ def curves_of(model: str, engine: EngineHere, plan: Plan, found: dict[Place, Mea
         for count, its in threads.items()
         if its is not None and alone is not None
     ]
-    graph_of_threads = f"static, {sides(plan.threads_size)}"
+    graph_of_threads = f"static, {shape_words(plan.threads_size)}"
     curves.append(
         Curve(kind="efficiency", model=model, engine=engine.name, graph=graph_of_threads, points=tuple(efficiency))
     )
@@ -148,7 +148,7 @@ def _memory(places: Sequence[Place], found: dict[Place, Measured], device: str) 
         measured = found[place]
         mibs = measured.device_mibs if device == "cuda" and measured.device_mibs else measured.host_mibs
         if mibs:
-            points.append(point(_pixels(place.size) / 1e6, sides(place.size), mibs))
+            points.append(point(_pixels(place.size) / 1e6, shape_words(place.size), mibs))
     return points
 
 

@@ -1,4 +1,4 @@
-"""Points, laws and what is said of them: measuring/curves.py and measuring/curve_words.py."""
+"""Points, laws and what is said of them: measuring/curves.py and reporting/curve_words.py."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from measuring.curve_words import findings, rows_of
 from measuring.curves import Curve, grouped, law_of, line_of, point
+from reporting.curve_words import findings, rows_of
 
 NUMBERS = st.floats(1e-3, 1e3)
 PLACES = st.lists(st.integers(1, 10**6), min_size=2, max_size=6, unique=True)

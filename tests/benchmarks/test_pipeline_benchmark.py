@@ -22,8 +22,8 @@ from i2i_runtime.errors import UsageError
 from i2i_runtime.sinks.video import VideoSink
 from measuring.figures import interleaved, ratio, read_figures, words, write_figures
 from measuring.spread import Ratio
-from measuring.stage_plot import draw_stages
 from measuring.stages import SPANS, STAGES, THREADS, Clocks, FrameTimes, read_stages, stages_of
+from reporting.stage_plot import draw_stages
 
 FRAMES = 12
 

@@ -15,12 +15,12 @@ from records import ENVIRONMENT, record
 
 import refresh
 from i2i_runtime.errors import UsageError
-from measuring import plots
 from measuring.figures import write_figures
-from measuring.page import SECTIONS, make_page
 from measuring.record import Environment, Record
 from measuring.spread import Ratio
 from measuring.stages import SPANS, STAGES, FrameTimes, stages_of
+from reporting import plots
+from reporting.page import SECTIONS, make_page
 
 SECTION_NAMES = [section.name for section in SECTIONS]
 

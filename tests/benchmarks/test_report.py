@@ -24,7 +24,6 @@ from records import TORCH, record
 from rich.console import Console
 
 from i2i_runtime.errors import SinkError, UsageError
-from measuring import plots
 from measuring.record import (
     LayerCost,
     Model,
@@ -38,9 +37,10 @@ from measuring.record import (
     Workload,
     read_record,
 )
-from measuring.report import check_report, escaped, markdown_table, write_report
-from measuring.standing import groups
-from measuring.table import show
+from reporting import plots
+from reporting.report import check_report, escaped, markdown_table, write_report
+from reporting.standing import groups
+from reporting.table import show
 
 BEST = "OpenVINO CPU bf16"
 SMALL = record(sizes=[(256, 256)], batches=[1])
@@ -426,7 +426,7 @@ def test_without_matplotlib_there_is_a_report_without_plots(tmp_path):
     done = python(
         "import sys\nsys.modules['matplotlib'] = None\nsys.path.append(sys.argv[3])\n"
         "from pathlib import Path\nfrom measuring.record import read_record\n"
-        "from measuring.report import write_report\n"
+        "from reporting.report import write_report\n"
         "print(write_report(read_record(Path(sys.argv[1])), Path(sys.argv[2])))",
         tmp_path / "figures.json",
         tmp_path / "report",

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from i2i_runtime.errors import SinkError, system_reason
-from measuring import plots
-from measuring.curve_words import SHOWN, rows_of
 from measuring.curves import Curve, grouped
 from measuring.record import Environment
+from reporting import plots
+from reporting.curve_words import SHOWN, rows_of
 
 
 def write_curves(curves: Sequence[Curve], lines: Sequence[str], machine: Environment, folder: Path) -> Path:
@@ -49,7 +49,7 @@ def _section(number: int, curves: Sequence[Curve], folder: Path) -> Iterator[str
     shown = SHOWN[curves[0].kind]
     yield f"## {shown.title}: {curves[0].model}"
     if plots.is_here():
-        from measuring.curve_plot import draw_curves
+        from reporting.curve_plot import draw_curves
 
         plot = draw_curves(curves, folder / f"{number}-{curves[0].kind}.png")
         yield f"![{shown.title}]({plot.path.name})"

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from measuring.curve_words import SHOWN
 from measuring.curves import Curve
-from measuring.plots import COLOURS, Plot, picture
+from reporting.curve_words import SHOWN
+from reporting.plots import COLOURS, Plot, picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from i2i_runtime.errors import I2IError, reason
-from measuring import plots
 from measuring.comparison import compare
 from measuring.figures import read_figures, words
-from measuring.plots import Plot
 from measuring.record import Environment, read_record
 from measuring.spread import Ratio
-from measuring.stage_plot import draw_stages
 from measuring.stages import STAGES, WAITS, Stages, read_stages
-from measuring.standing import Group, groups
-from measuring.table import Column, columns, marks
+from reporting import plots
+from reporting.plots import Plot
+from reporting.stage_plot import draw_stages
+from reporting.standing import Group, groups
+from reporting.table import Column, columns, marks
 
 _OF_ANY = ("speedup", "spread", "psnr", "ssim", "peak", "limit", "host")
 """Columns of `table.columns` that hold no time."""
@@ -36,7 +36,7 @@ _MAKE = re.compile(r"Make it: (.+)$")
 _HEAD = """# Benchmarks
 
 How fast the models run, what limits them, and what to use, as measured on the machines named below. This page is made
-by `make bench` from what it measures; to change it, change `benchmarks/measuring/page.py`.
+by `make bench` from what it measures; to change it, change `benchmarks/reporting/page.py`.
 
 ## How to read it
 

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from i2i_runtime.engines.choose import MIN_PSNR_DB
 from measuring.record import Peak, Precision, Record, Turn
-from measuring.standing import Group, Standing, one_line
-from measuring.table import digits, prefixed, quantity, shortened
+from reporting.standing import Group, Standing, one_line
+from reporting.table import digits, prefixed, quantity, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

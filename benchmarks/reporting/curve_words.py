@@ -11,7 +11,7 @@ from rich.table import Table
 from measuring.curves import Curve, Kind, Point
 from measuring.figures import ratio, words
 from measuring.spread import Ratio
-from measuring.table import digits
+from reporting.table import digits
 
 
 class Shown(NamedTuple):

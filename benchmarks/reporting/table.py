@@ -15,7 +15,7 @@ from rich.text import Text
 from measuring.figures import words
 from measuring.record import Record
 from measuring.spread import Ratio
-from measuring.standing import Group, Note, Standing, groups, one_line
+from reporting.standing import Group, Note, Standing, groups, one_line
 
 _PLAIN_WIDTH = 100
 """Columns where nobody looks at a terminal."""

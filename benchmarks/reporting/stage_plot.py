@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from measuring.plots import Plot, picture
 from measuring.stages import STAGES, THREADS, Stages
+from reporting.plots import Plot, picture
 
 _COLOURS = dict(zip(STAGES, ("#56B4E9", "#F0E442", "#0072B2", "#E69F00", "#009E73"), strict=True))
 """Okabe and Ito 2008, as in `plots`."""

@@ -12,12 +12,12 @@ from pathlib import Path
 from i2i_runtime.engines.choose import MIN_PSNR_DB
 from i2i_runtime.errors import SinkError, UsageError, system_reason
 from i2i_runtime.image import make_folder
-from measuring import plots
-from measuring.plots import Plot
 from measuring.record import Environment, Peak, Record, Row, Workload
 from measuring.spread import summary
-from measuring.standing import Group, Standing, groups, one_line, sides
-from measuring.table import FIGURES, LEGEND, Column, Figure, columns, digits, marks, quantity, times
+from reporting import plots
+from reporting.plots import Plot
+from reporting.standing import Group, Standing, groups, one_line, sides
+from reporting.table import FIGURES, LEGEND, Column, Figure, columns, digits, marks, quantity, times
 
 NAME = "report.md"
 _MADE_BY = "<!-- made by benchmarks/latency.py, which replaces it and its pictures -->"
