@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -23,6 +24,8 @@ class Sleeper(Contestant):
     refuses: bool = False
     dies_at: int | None = None
     """Kills its own process in that run."""
+    log: Path | None = None
+    """Where the time of each run is noted."""
 
     def open(self) -> Running:
         if self.refuses:
@@ -41,6 +44,9 @@ class _Sleeping(Running):
     def run(self) -> None:
         if self._runs == self._sleeper.dies_at:
             os.kill(os.getpid(), signal.SIGKILL)
+        if self._sleeper.log is not None:
+            with self._sleeper.log.open("a") as file:
+                file.write(f"{time.monotonic()}\n")
         time.sleep(self._sleeper.seconds + (self._sleeper.first_s if self._runs == 0 else 0.0))
         self._runs += 1
 

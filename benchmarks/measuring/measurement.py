@@ -22,7 +22,6 @@ from measuring.spread import summary
 from measuring.ways import Subject, Wanted, Way, Ways
 
 _PROBING = Pace(starts=1, rounds=3, seconds=0.3, runs=3, warm_up_s=3.0)
-_YARDSTICK_PARTS = 3
 _LIBRARIES = {
     "ONNX Runtime": ("onnxruntime", "onnxruntime-gpu"),
     "OpenVINO": ("openvino",),
@@ -79,8 +78,6 @@ def measure_ways(
         pace,
         sensors=sensors,
         questions=asked,
-        # Looked at more often than what it is to measure, or its own noise would be added to theirs.
-        in_parts={yardstick.name: _YARDSTICK_PARTS},
         on_progress=on_progress,
     )
     workloads = _workloads(ways)

@@ -46,6 +46,8 @@ _ON_CPU = {
     "conv": Products(what="conv", width=256, side=64, count=2),
 }
 """About 9 GFLOPs: 20 to 100 ms on most machines. The convolution is that of a ResNet generator at 256x256."""
+_YARDSTICK_ON_CPU = Products(what="conv", width=256, side=32, count=1)
+"""A short one, so that it has many runs in a turn."""
 _ON_GPU = {
     "gemm": Products(what="gemm", width=4096, count=1),
     "conv": Products(what="conv", width=512, side=128, count=1),
@@ -329,13 +331,15 @@ def probes(device: str, precisions: Sequence[Precision], threads: int | None, fo
 
 
 def yardstick(device: str, threads: int | None, folder: Path) -> Probe:
-    """The one probe that has a turn in each round: FP32 matrix products in the plainest library of the device.
+    """The one probe that has a turn in each round: FP32 convolutions in the plainest library of the device.
 
+    A disturbed machine slows them as it slows a generator, whose work they are; matrix products follow it less well.
     That is ONNX Runtime, or else what is there, in the end NumPy; a run on a GPU without a library for products has one
     on the CPU. Its name says which it is: only the times of equal yardsticks can be compared.
     """
     for one in dict.fromkeys((device, "cpu")):
-        for probe in _products(_work("gemm", one, "fp32"), one, "fp32", threads, folder):
+        work = _YARDSTICK_ON_CPU if one == "cpu" else _work("conv", one, "fp32")
+        for probe in _products(work, one, "fp32", threads, folder):
             return probe
     return _numpy()
 

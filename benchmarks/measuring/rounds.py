@@ -1,7 +1,8 @@
 """Contestants take turns, so that what else the machine does slows all of them alike.
 
-In each round each contestant has one turn, in an order that is drawn anew: a figure is compared with its neighbours in
-time only. All are started several times, since a process keeps its luck, such as where its memory lies, for as long as
+In each round each contestant has its turn, in short parts that are mixed with those of the others: a neighbour on the
+same machine slows it by 15 % for a second or so at a time, and a figure is compared with what had the same luck. All
+are started several times, since a process keeps its luck, such as where its memory lies, for as long as
 it lives (Kalibera and Jones 2013, Rigorous Benchmarking in Reasonable Time, section 4).
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -22,6 +24,8 @@ from measuring.worker import ContestantError, Worker
 
 OnProgress = Callable[[str, float], None]
 """Is told what goes on, and the share of all the work that is done, 0 to 1."""
+_PART_S = 0.15
+"""Of a turn, where it is not longer for its runs."""
 Questions = Sequence[Sequence[Array]]
 """Inputs that a contestant is to answer."""
 
@@ -35,13 +39,18 @@ class Pace:
     rounds: int = 9
     """Over all starts."""
     seconds: float = 1.0
-    """Of a turn, at least."""
+    """Of a turn, at least, over all its parts."""
     runs: int = 2
-    """In a turn, at least."""
+    """In a part of a turn, at least."""
     warm_up_s: float = 10.0
     """At most, for a contestant whose time does not become stable."""
     rest_s: float = 0.05
-    """Before a turn: threads of the one before go on spinning for a while."""
+    """Before a part of a turn: threads of the one before go on spinning for a while."""
+
+    def parts(self, run_s: float) -> int:
+        """How many parts the turn of a contestant that takes so long is split into."""
+        shortest = max(_PART_S, self.runs * run_s)
+        return max(1, int(self.seconds / shortest))
 
     def rounds_of(self, start: int) -> range:
         """Numbers of the rounds of a start; the first starts have one more where they cannot be shared out evenly."""
@@ -82,7 +91,6 @@ def measure(
     *,
     sensors: Mapping[str, Sensors] | None = None,
     questions: Mapping[str, Questions] | None = None,
-    in_parts: Mapping[str, int] | None = None,
     on_progress: OnProgress = lambda what, share: None,
 ) -> dict[str, Measured]:
     """Start all contestants and let them take turns.
@@ -92,7 +100,6 @@ def measure(
         pace: how often and how long.
         sensors: by device, what is read while a contestant of that device has its turn.
         questions: by name, inputs to be answered once, in the first start.
-        in_parts: by name, into how many parts a turn is split that come at different times of a round; else it is one.
         on_progress: is told how far it has come.
 
     Returns:
@@ -104,13 +111,12 @@ def measure(
         for contestant in contestants
         if sensors is not None and contestant.device in sensors
     }
-    parts = {contestant.name: (in_parts or {}).get(contestant.name, 1) for contestant in contestants}
-    order = [name for name, count in parts.items() for _ in range(count)]
     random = np.random.default_rng(0)
-    step = _Steps(on_progress, pace.starts * len(contestants) + pace.rounds * len(order))
+    step = _Steps(on_progress, (pace.starts + pace.rounds) * len(contestants))
     for start in range(pace.starts):
         with contextlib.ExitStack() as stack:
             workers: dict[str, Worker] = {}
+            parts: dict[str, int] = {}
             for contestant in contestants:
                 name, measured = contestant.name, found[contestant.name]
                 step.took(f"start {start + 1} of {pace.starts}: {name}")
@@ -120,18 +126,19 @@ def measure(
                 asked = (questions or {}).get(name, ()) if start == 0 else ()
                 seen = sensors.get(contestant.device) if sensors is not None else None
                 with _failing(measured), seen.loading(worker.pid) if seen is not None else contextlib.nullcontext():
-                    _start(worker, pace, measured, asked)
+                    parts[name] = pace.parts(_start(worker, pace, measured, asked))
             for number in pace.rounds_of(start):
-                for index in random.permutation(len(order)):
-                    name = order[index]
-                    step.took(f"round {number + 1} of {pace.rounds}: {name}")
+                runs: dict[str, list[float]] = defaultdict(list)
+                for name in _mixed(parts, random):
+                    step.took(f"round {number + 1} of {pace.rounds}: {name}", 1 / parts[name])
                     measured = found[name]
                     if measured.failure is not None:
                         continue
                     time.sleep(pace.rest_s)
                     with _failing(measured), windows.get(name, contextlib.nullcontext()):
-                        seconds = workers[name].turn(pace.seconds / parts[name], pace.runs)
-                        measured.turns.append(Turn(start=start, round=number, seconds=seconds))
+                        runs[name] += workers[name].turn(pace.seconds / parts[name], pace.runs)
+                for name, seconds in runs.items():
+                    found[name].turns.append(Turn(start=start, round=number, seconds=tuple(seconds)))
             for contestant in contestants:
                 if found[contestant.name].failure is None:
                     seen = sensors.get(contestant.device) if sensors is not None else None
@@ -141,7 +148,14 @@ def measure(
     return found
 
 
-def _start(worker: Worker, pace: Pace, measured: Measured, questions: Questions) -> None:
+def _mixed(parts: Mapping[str, int], random: np.random.Generator) -> list[str]:
+    """Each name as often as it has parts, spread over the whole round and in an order drawn anew."""
+    places = [((part + random.random()) / count, name) for name, count in parts.items() for part in range(count)]
+    return [name for _, name in sorted(places)]
+
+
+def _start(worker: Worker, pace: Pace, measured: Measured, questions: Questions) -> float:
+    """Load, warm up, ask; returns about how many seconds a run takes."""
     opened = worker.open()
     measured.provider = opened.provider
     measured.load_s.append(opened.load_s)
@@ -150,6 +164,7 @@ def _start(worker: Worker, pace: Pace, measured: Measured, questions: Questions)
     measured.warm_up_runs.append(warm_up.runs)
     measured.is_stable &= warm_up.is_stable
     measured.answers += [worker.answer(inputs) for inputs in questions]
+    return warm_up.run_s
 
 
 def _note_memory(worker: Worker, measured: Measured, sensors: Sensors | None) -> None:
@@ -173,8 +188,8 @@ class _Steps:
     """Counts what has been done."""
 
     def __init__(self, on_progress: OnProgress, steps: int) -> None:
-        self._on_progress, self._steps, self._done = on_progress, steps, 0
+        self._on_progress, self._steps, self._done = on_progress, steps, 0.0
 
-    def took(self, what: str) -> None:
-        self._on_progress(what, self._done / self._steps)
-        self._done += 1
+    def took(self, what: str, steps: float = 1) -> None:
+        self._on_progress(what, min(1.0, self._done / self._steps))
+        self._done += steps

@@ -7,6 +7,7 @@ import math
 import multiprocessing
 import os
 import signal
+import statistics
 import time
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
@@ -42,6 +43,8 @@ class WarmUp(NamedTuple):
 
     runs: int
     is_stable: bool
+    run_s: float
+    """About what a run takes."""
 
 
 class Worker(Closing):
@@ -155,14 +158,15 @@ class _Served:
     def warm_up(self, longest_s: float) -> WarmUp:
         running = self._loaded()
         seconds: list[float] = []
+        window = 1
         end = time.perf_counter() + longest_s
         while time.perf_counter() < end or not seconds:
             seconds.append(_timed(running))
             self._quickest = min(self._quickest, seconds[-1])
             window = max(1, min(_LONGEST_WINDOW, round(_WINDOW_S / self._quickest)))
             if is_stable(seconds, window):
-                return WarmUp(len(seconds), True)
-        return WarmUp(len(seconds), False)
+                return WarmUp(len(seconds), True, statistics.median(seconds[-window:]))
+        return WarmUp(len(seconds), False, statistics.median(seconds[-window:]))
 
     def turn(self, seconds: float, runs: int) -> list[float]:
         running = self._loaded()

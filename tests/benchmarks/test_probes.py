@@ -194,7 +194,7 @@ def test_without_onnx_pytorch_is_left(tmp_path: Path, monkeypatch: pytest.Monkey
     found = [probe.name for probe in probes.probes("cpu", ["int8"], None, tmp_path)]
 
     assert found == ["copy, CPU", "GEMM fp32, PyTorch CPU", "conv fp32, PyTorch CPU"]
-    assert probes.yardstick("cpu", None, tmp_path).name == "GEMM fp32, PyTorch CPU"
+    assert probes.yardstick("cpu", None, tmp_path).name == "conv fp32, PyTorch CPU"
 
 
 def test_without_any_library_numpy_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -101,11 +101,25 @@ def test_too_short_a_warm_up_is_called_unstable():
     assert measured.warm_up_runs == [2]
 
 
-def test_a_turn_can_be_split_over_its_round():
-    found = measure([Sleeper(name="a"), Sleeper(name="b")], QUICK, in_parts={"b": 3})
+@pytest.mark.parametrize(
+    ("run_s", "parts"),
+    [(0.001, 6), (0.05, 6), (0.25, 2), (0.5, 1), (3.0, 1)],
+)
+def test_a_turn_is_split_into_parts_that_still_have_two_runs_each(run_s, parts):
+    assert Pace(seconds=1.0, runs=2).parts(run_s) == parts
 
-    assert [turn.round for turn in found["b"].turns] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
-    assert [turn.round for turn in found["a"].turns] == [0, 1, 2]
+
+def test_the_parts_of_a_turn_are_mixed_with_those_of_the_others(tmp_path):
+    logs = [tmp_path / "a", tmp_path / "b"]
+    sleepers = [Sleeper(name=log.name, seconds=0.02, log=log) for log in logs]
+
+    found = measure(sleepers, Pace(starts=1, rounds=1, seconds=0.9, runs=2, warm_up_s=0.1, rest_s=0.0))
+
+    a, b = (np.array([float(line) for line in log.read_text().split()]) for log in logs)
+    while_a_waits = b[(b > a[-20]) & (b < a[-1])]
+    assert len(while_a_waits) >= 10
+    assert [turn.round for turn in found["a"].turns] == [0]
+    assert len(found["a"].turns[0].seconds) >= 30
 
 
 def test_progress_reaches_the_end():
