@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -13,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from i2i_runtime import command
-from i2i_runtime.errors import SinkError, system_reason
 from measuring.comparison import Comparison, RowComparison, compare
+from measuring.output import write_json
 from measuring.record import read_record
 
 _STYLES = {"slower": "red", "fails now": "red", "faster": "green", "works now": "green", "cannot tell": "yellow"}
@@ -33,7 +32,7 @@ _PLAIN_WIDTH = 180
     help="Percent: a smaller change of a time is never called one.",
 )
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the same here.")
-@click.option("--fail-on-worse", is_flag=True, help="Exit code 4 if a row became worse: a gate for CI.")
+@click.option("--fail-on-worse", is_flag=True, help="Exit code 4 if a row became worse or is gone: for CI.")
 @command.debug_option
 def main(before: Path, after: Path, threshold: float, json_file: Path | None, fail_on_worse: bool, debug: bool) -> int:
     """Say what changed between two runs of latency.py, beyond noise.
@@ -100,11 +99,7 @@ def _milliseconds(seconds: float | None) -> str:
 def _write(comparison: Comparison, path: Path) -> None:
     rows = [{**asdict(row), "is_worse": row.is_worse} for row in comparison.rows]
     found = {"verdict": comparison.verdict, "is_worse": comparison.is_worse, **asdict(comparison), "rows": rows}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise SinkError(f"{path}: cannot be written ({system_reason(error)}); choose another --json") from error
+    write_json(path, found)
 
 
 if __name__ == "__main__":

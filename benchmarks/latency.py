@@ -19,16 +19,25 @@ import click
 from rich.console import Console
 
 from i2i_runtime import command
-from i2i_runtime.errors import UsageError
+from i2i_runtime.errors import ModelError, UsageError
 from i2i_runtime.status_line import status_line
 from i2i_trainer.config import SIZE
 from measuring.environment import environment
 from measuring.list_option import ListOf, count
 from measuring.measurement import measure_ways
-from measuring.record import Size
+from measuring.output import check_output
+from measuring.record import PRECISIONS, Size
 from measuring.rounds import OnProgress, Pace
 from measuring.sensors import Sensors
-from measuring.ways import BACKENDS, PRECISIONS, Subject, Wanted, default_device, find_ways, make_checkpoint
+from measuring.ways import (
+    BACKENDS,
+    Subject,
+    Wanted,
+    default_device,
+    find_ways,
+    make_checkpoint,
+    why_not_the_gpu,
+)
 from reporting.report import check_report, write_report
 from reporting.table import show
 
@@ -99,11 +108,13 @@ def latency(
         raise UsageError(f"--rounds {rounds}: expected at least one for each of the {starts} starts (--starts)")
     if report is not None:
         check_report(report)
+    check_output(json_file)
     console, error_console = Console(), Console(stderr=True)
     # Before anything of ours makes it busy.
     machine = environment(sys.argv)
     wanted = Wanted(
         backends=BACKENDS if "all" in backends else backends,
+        named=() if "all" in backends else backends,
         precisions=precisions,  # type: ignore[arg-type]
         sizes=sizes or (None,),
         batches=batches,
@@ -124,6 +135,8 @@ def latency(
             pictures=pictures,
         )
         ways = find_ways(subject, wanted, folder, say)
+        if device == "auto":
+            ways.left_out += why_not_the_gpu(machine.gpus)
         if not ways.ways:
             raise UsageError(f"nothing here can run it as asked: {'; '.join(ways.left_out) or 'see --backends'}")
         sensors: dict[str, Sensors] = {wanted.device: stack.enter_context(Sensors(wanted.device))}
@@ -131,16 +144,18 @@ def latency(
             sensors["cpu"] = stack.enter_context(Sensors("cpu"))
         pace = Pace(starts=starts, rounds=rounds, seconds=seconds, warm_up_s=warm_up)
         record = measure_ways(subject, wanted, ways, pace, sensors, folder, machine, _shown(say))
-    if json_file is not None:
-        # First of all: minutes of measuring are in it.
-        record.write(json_file)
-    show(record, console)
+    try:
+        # First of all: minutes of measuring are in it. And they are seen where it cannot be written.
+        if json_file is not None:
+            record.write(json_file)
+    finally:
+        show(record, console)
     if json_file is not None:
         console.print(f"figures: {json_file}", highlight=False, soft_wrap=True)
     if report is not None:
         console.print(f"report: {write_report(record, report)}", highlight=False, soft_wrap=True)
     if all(row.failure is not None for row in record.rows):
-        raise UsageError("no way to run it works here: the table says why")
+        raise ModelError("no way to run it works here: the table says why")
 
 
 def _untrained(folder: Path, words: str) -> Path:
@@ -158,8 +173,8 @@ def _untrained(folder: Path, words: str) -> Path:
         raise UsageError(
             f"--untrained {words}: expected NAME:NGF[:SIZE], such as resnet_9blocks:64:256 or global:64:256x512"
         ) from None
-    if importlib.util.find_spec("torch") is None:
-        raise UsageError("--untrained: PyTorch draws the weights, and is not installed; pip install 'i2i[export]'")
+    if missing := [module for module in ("torch", "onnx") if importlib.util.find_spec(module) is None]:
+        raise UsageError(f"--untrained: {' and '.join(missing)} not installed; pip install 'i2i[export]'")
     path = folder / f"{name}_ngf{width_of_network}.pt"
     make_checkpoint(path, (name, width_of_network, (height, width)))
     return path

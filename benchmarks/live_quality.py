@@ -1,7 +1,5 @@
 """Measure what stabilising and the skipping of similar frames do to a live picture, and what they cost.
 
-    python benchmarks/live_quality.py [--video FILE --engine MODEL.onnx] [--json FILE] [--picture FILE]
-
 Flicker is the warping error of Lai et al. 2018 ("Learning Blind Video Temporal Consistency", section 4): the squared
 difference, in [0, 1] and summed over colours, between a frame and the next one moved back by the optical flow of the
 *input*, over pixels that are visible in both (the test of Ruder et al. 2016, "Artistic style transfer for videos").
@@ -14,18 +12,19 @@ translation is a change of colours with drawn flicker: there the true result is 
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
+import click
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +32,8 @@ import skimage.data
 from rich.console import Console
 from rich.table import Table
 
-from i2i_runtime import Translator
+from i2i_runtime import Translator, command
+from i2i_runtime.errors import UsageError
 from i2i_runtime.frame import Image
 from i2i_runtime.image import write_image
 from i2i_runtime.similar import SimilarFilter
@@ -41,6 +41,7 @@ from i2i_runtime.sources.open import open_source
 from i2i_runtime.stabilize import DEFAULT_STRENGTH, Stabilizer
 from measuring.environment import environment
 from measuring.figures import interleaved, write_figures
+from measuring.output import check_output
 from measuring.untrained import save_untrained
 
 Plane = npt.NDArray[np.float32]
@@ -390,10 +391,11 @@ def costs(rounds: int) -> list[Cost]:
     cv2.setNumThreads(1)
     works: dict[str, Callable[[], object]] = {}
     picture = cv2.resize(photograph("coffee"), (256, 256), interpolation=cv2.INTER_AREA)
-    with tempfile.TemporaryDirectory() as folder:
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
         # Untrained: speed does not depend on what was learnt.
         model = save_untrained(Path(folder) / "resnet_9.onnx", "resnet_9blocks", 64, 256)
-        translator = Translator(model, threads=1)
+        translator = stack.enter_context(Translator(model, threads=1))
         works["ResNet-9 256x256"] = partial(translator, picture)
         for height, width in TIMED_SIZES:
             large = cv2.resize(photograph("coffee"), (width + 16, height), interpolation=cv2.INTER_CUBIC)
@@ -451,27 +453,51 @@ def number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def main() -> None:
-    """Measure, print, and write JSON and the picture where asked to."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--video", type=Path, action="append", default=[], help="real frames to measure on; repeatable")
-    parser.add_argument("--engine", type=Path, action="append", default=[], help="what translates the first of them")
-    parser.add_argument("--frames", type=int, default=60, help="frames of each clip (default: 60)")
-    parser.add_argument("--rounds", type=int, default=20, help="rounds of the timing; 0 leaves it out (default: 20)")
-    parser.add_argument("--json", type=Path, help="write the figures here")
-    parser.add_argument("--picture", type=Path, help="write a picture of one column over time here")
-    options = parser.parse_args()
-    if options.engine and not options.video:
-        parser.error("--engine needs a --video")
-
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--video", "videos", type=click.Path(path_type=Path), multiple=True, help="Real frames to measure on; repeatable."
+)
+@click.option(
+    "--engine", "engines", type=click.Path(path_type=Path), multiple=True, help="What translates the first of them."
+)
+@click.option("--frames", type=click.IntRange(min=2), default=60, show_default=True, help="Of each clip.")
+@click.option(
+    "--rounds", type=click.IntRange(min=0), default=20, show_default=True, help="Of the timing; 0 leaves it out."
+)
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write all figures here.")
+@click.option("--picture", type=click.Path(path_type=Path), help="Write a picture of one column over time here.")
+@command.debug_option
+def main(
+    videos: tuple[Path, ...],
+    engines: tuple[Path, ...],
+    frames: int,
+    rounds: int,
+    json_file: Path | None,
+    picture: Path | None,
+    debug: bool,
+) -> None:
+    """Say what stabilising and the skipping of similar frames do to a live picture, and what they cost."""
+    if engines and not videos:
+        raise UsageError("--engine: it needs a video to translate; give --video FILE")
+    for path in (json_file, picture):
+        check_output(path)
     machine = environment(sys.argv)
-    clips = list(drawn_clips(options.frames))
-    for engine in options.engine:
-        clips += real_clips(options.video[0], engine, options.frames)
+    clips = list(drawn_clips(frames))
+    for engine in engines:
+        clips += real_clips(videos[0], engine, frames)
     stable = [row for clip in clips for row in stability(clip)]
     responses = {contrast: response(contrast) for contrast in (20, 40, 80)}
-    skipped = list(scenes_to_skip(100, options.video))
-    timed = costs(options.rounds) if options.rounds else []
+    skipped = list(scenes_to_skip(100, videos))
+    timed = costs(rounds) if rounds else []
+    if json_file is not None:
+        figures = {
+            "threads": cv2.getNumThreads(),
+            "stabilising": [asdict(row) for row in stable],
+            "response": responses,
+            "similar": [asdict(row) for row in skipped],
+            "cost": [asdict(row) for row in timed],
+        }
+        write_figures(json_file, machine, figures)
 
     console = Console(width=160)
     console.print(
@@ -505,18 +531,9 @@ def main() -> None:
                 [(r.what, f"{r.milliseconds:.2f}", f"{r.of_inference:.1%}") for r in timed],
             )
         )
-    if options.picture:
-        write_image(options.picture, slices())
-    if options.json:
-        figures = {
-            "threads": cv2.getNumThreads(),
-            "stabilising": [asdict(row) for row in stable],
-            "response": responses,
-            "similar": [asdict(row) for row in skipped],
-            "cost": [asdict(row) for row in timed],
-        }
-        write_figures(options.json, machine, figures)
+    if picture is not None:
+        write_image(picture, slices())
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -1,7 +1,5 @@
 """What viewers of the live page cost the run: the pipeline without any against 50, of which 10 never read.
 
-    python benchmarks/page_clients.py [--clients 50] [--hung 10] [--rounds 6] [--seconds 8] [--json FILE]
-
 A test pattern of 640x480 at 30 frames a second is inverted and shown: the viewers are what costs, not the model. All
 rounds are of one run, in turns, with the same page; the viewers are in a process of their own, on the same machine, so
 that on few cores they compete with the run for the processor, which real viewers do not. The frame rate says whether
@@ -10,23 +8,27 @@ the run still keeps pace with its source, the processor time of the server's pro
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import subprocess
 import sys
 import threading
 import time
+from importlib import metadata
 from pathlib import Path
 
+import click
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from i2i_runtime import command
+from i2i_runtime.errors import SinkError, UsageError
 from i2i_runtime.pipeline import Pipeline
 from i2i_runtime.sinks.page import PageSink
 from i2i_runtime.sources.pattern import PatternSource
 from measuring.environment import environment
 from measuring.figures import write_figures
+from measuring.output import check_output
 
 FPS = 30
 SETTLE = 3.0
@@ -51,62 +53,64 @@ while True:
 """
 
 
-def main() -> None:
-    """Measure in turns, print, and write JSON where asked to."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clients", type=int, default=50, help="viewers (default: 50)")
-    parser.add_argument("--hung", type=int, default=10, help="of these, how many never read (default: 10)")
-    parser.add_argument("--rounds", type=int, default=6, help="rounds with and without viewers (default: 6)")
-    parser.add_argument("--seconds", type=float, default=8.0, help="a round (default: 8)")
-    parser.add_argument("--json", type=Path, help="write the figures here")
-    arguments = parser.parse_args()
-
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--clients", type=click.IntRange(min=1), default=50, show_default=True, help="Viewers.")
+@click.option("--hung", type=click.IntRange(min=0), default=10, show_default=True, help="Of these, who never read.")
+@click.option("--rounds", type=click.IntRange(min=1), default=6, show_default=True, help="With and without viewers.")
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=8.0, show_default=True, help="A round.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write all figures here.")
+@command.debug_option
+def main(clients: int, hung: int, rounds: int, seconds: float, json_file: Path | None, debug: bool) -> None:
+    """Say what viewers of the live page cost the run."""
+    if hung > clients:
+        raise UsageError(f"--hung {hung}: expected at most the {clients} viewers (--clients)")
+    check_output(json_file)
     machine = environment(sys.argv)
     page = PageSink("127.0.0.1", 0)
     pipeline = Pipeline(PatternSource((480, 640), FPS), lambda image: np.bitwise_not(image), [page])
     running = threading.Thread(target=pipeline.run)
     running.start()
-    rounds: dict[str, list[dict[str, float]]] = {"none": [], "viewers": []}
+    found: dict[str, list[dict[str, float]]] = {"none": [], "viewers": []}
     try:
-        for _ in range(arguments.rounds):
+        for _ in range(rounds):
             time.sleep(SETTLE)
-            rounds["none"].append(measured(pipeline, arguments.seconds))
+            found["none"].append(measured(pipeline, seconds))
             port = page.address.rstrip("/").rpartition(":")[2]
-            reading = arguments.clients - arguments.hung
-            command = [sys.executable, "-c", VIEWERS, port, str(reading), str(arguments.hung)]
-            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as viewers:
+            command_line = [sys.executable, "-c", VIEWERS, port, str(clients - hung), str(hung)]
+            with subprocess.Popen(command_line, stdout=subprocess.PIPE, text=True) as viewers:
                 assert viewers.stdout is not None
                 viewers.stdout.readline()
                 time.sleep(SETTLE)
-                rounds["viewers"].append(measured(pipeline, arguments.seconds))
+                found["viewers"].append(measured(pipeline, seconds))
                 if viewers.poll() is not None:
-                    raise SystemExit("the viewers have ended early")
+                    raise SinkError("the viewers have ended early")
                 viewers.kill()
     finally:
         pipeline.stop()
         running.join()
 
-    losses = [1 - v["fps"] / n["fps"] for n, v in zip(rounds["none"], rounds["viewers"], strict=True)]
+    losses = [1 - v["fps"] / n["fps"] for n, v in zip(found["none"], found["viewers"], strict=True)]
     figures = {
-        "what": f"the run without viewers against {arguments.clients}, {arguments.hung} of which never read",
-        "fps": {name: spread([each["fps"] for each in some]) for name, some in rounds.items()},
-        "cpu_ms_per_frame": {name: spread([each["cpu_ms"] for each in some]) for name, some in rounds.items()},
-        "latency_p99_ms": {name: spread([each["p99"] for each in some]) for name, some in rounds.items()},
-        "dropped_share": {name: spread([each["dropped"] for each in some]) for name, some in rounds.items()},
+        "what": f"the run without viewers against {clients}, {hung} of which never read",
+        "fps": {name: spread([each["fps"] for each in some]) for name, some in found.items()},
+        "cpu_ms_per_frame": {name: spread([each["cpu_ms"] for each in some]) for name, some in found.items()},
+        "latency_p99_ms": {name: spread([each["p99"] for each in some]) for name, some in found.items()},
+        "dropped_share": {name: spread([each["dropped"] for each in some]) for name, some in found.items()},
         "fps_lost": spread(losses),
         "source": f"test pattern, 640x480, {FPS} frames a second",
-        "rounds": arguments.rounds,
-        "seconds": arguments.seconds,
+        "rounds": rounds,
+        "seconds": seconds,
+        "aiohttp": metadata.version("aiohttp"),
     }
-    table = Table(title=f"Median (least to most) of {arguments.rounds} rounds of {arguments.seconds:g} s, in turns")
+    if json_file is not None:
+        write_figures(json_file, machine, figures)
+    table = Table(title=f"Median (least to most) of {rounds} rounds of {seconds:g} s, in turns")
     for column in ("viewers", "frames/s", "processor ms/frame", "latency p99 ms"):
         table.add_column(column)
-    for name, title in (("none", "0"), ("viewers", f"{arguments.clients}, {arguments.hung} hung")):
+    for name, title in (("none", "0"), ("viewers", f"{clients}, {hung} hung")):
         table.add_row(title, *(text(figures[key][name]) for key in ("fps", "cpu_ms_per_frame", "latency_p99_ms")))
     Console().print(table)
     print(f"frame rate lost: {statistics.median(losses):.2%} ({min(losses):.2%} to {max(losses):.2%})")
-    if arguments.json:
-        write_figures(arguments.json, machine, figures)
 
 
 def measured(pipeline: Pipeline, seconds: float) -> dict[str, float]:
@@ -134,4 +138,4 @@ def text(values: list[float]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -1,12 +1,10 @@
 """What the pipeline costs: its throughput against the engine alone and against a plain loop, and its latency live.
 
-    python benchmarks/pipeline.py [--model MODEL.onnx] [--rounds 5] [--short] [--json FILE] [--report DIR]
-
 1. A heavy model: the engine is the bottleneck. Frames per second of `Pipeline` from video file to video file, of a
    plain read-translate-write loop, and of the engine alone on tensors that lie ready.
 2. A light model, as dear as decoding and encoding: what running them beside each other is worth.
-3. A live source of 30 frames a second, with an engine that keeps up and with one three times too slow: how late a frame
-   is when a sink has it, against the inference it needs and one frame period.
+3. A live source of 30 frames a second, with an engine that keeps up and with one about three times too slow: how late a
+   frame is when a sink has it, against the inference it needs and one frame period.
 
 Parts 1 and 2 also say where the time goes: how much of the loop's time each stage takes, how busy that keeps the
 pipeline's threads, what their overlap gains and could gain, and how much of the loop the stages explain.
@@ -16,32 +14,36 @@ All contestants of a part take turns in one run, on the same engine, video and d
 
 from __future__ import annotations
 
-import argparse
 import itertools
+import math
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from i2i_runtime import Pipeline, Translator
+from i2i_runtime import Pipeline, Translator, command
 from i2i_runtime.engines.base import Engine
 from i2i_runtime.engines.open import open_engine
+from i2i_runtime.errors import ModelError
 from i2i_runtime.frame import Frame, Image
-from i2i_runtime.image import FitMode
+from i2i_runtime.image import FitMode, make_folder, plan_fit
 from i2i_runtime.sinks.base import Sink
 from i2i_runtime.sinks.video import VideoSink
 from i2i_runtime.sources.base import StreamInfo
 from i2i_runtime.sources.pattern import PatternSource
 from measuring.environment import environment
 from measuring.figures import interleaved, ratio, words, write_figures
+from measuring.model_contestants import filled
+from measuring.output import check_output
 from measuring.spread import Ratio
 from measuring.stages import (
     STAGES,
@@ -61,6 +63,11 @@ from reporting.stage_plot import draw_stages
 
 LIVE_FPS = 30
 LARGE = (1080, 1920)
+SMALLEST = 128
+"""Side of a pattern in pixels, at least."""
+LIVE_AIMS = ((0.5, 0.0, 0.8), (3.0, 1.5, math.inf))
+"""Frame periods that an inference of part 3 is to take, and at least and at most may take: an engine that keeps up, and
+one that is too slow."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,11 +96,11 @@ FULL = Length(
     live_widths=(8, 16, 24, 32, 48, 64),
 )
 SHORT = Length(
-    rounds=3,
+    rounds=5,
     heavy_width=32,
     frames=6,
     light_frames=20,
-    live_seconds=2.5,
+    live_seconds=2.0,
     light_models=((3, 8), (6, 12)),
     live_widths=(8, 32),
 )
@@ -113,62 +120,104 @@ class FileRun:
     stages: Stages
 
 
-def main() -> None:
-    """Measure the three parts, print them, and write JSON and the plot where asked to."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, help="of part 1; by default an untrained ResNet-9, 256x256, ngf 64 or 32")
-    parser.add_argument("--short", action="store_true", help="a minute or so: fewer rounds, frames and models")
-    parser.add_argument("--rounds", type=int, help=f"rounds of all contestants (default: {FULL.rounds})")
-    parser.add_argument("--frames", type=int, help=f"frames a round of part 1 (default: {FULL.frames})")
-    parser.add_argument("--light-frames", type=int, help=f"frames a round of part 2 (default: {FULL.light_frames})")
-    parser.add_argument("--live-seconds", type=float, help=f"of each run of part 3 (default: {FULL.live_seconds:g})")
-    parser.add_argument("--json", type=Path, help="write the figures here")
-    parser.add_argument("--report", type=Path, metavar="DIR", help="draw where the time goes here, with matplotlib")
-    arguments = parser.parse_args()
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--model",
+    type=click.Path(path_type=Path),
+    help="Of part 1; by default an untrained ResNet-9, 256x256, ngf 64 or 32.",
+)
+@click.option("--short", is_flag=True, help="A minute or two: fewer frames and models.")
+@click.option("--rounds", type=click.IntRange(min=1), help=f"Of all contestants; default: {FULL.rounds}.")
+@click.option("--frames", type=click.IntRange(min=1), help=f"A round of part 1; default: {FULL.frames}.")
+@click.option("--light-frames", type=click.IntRange(min=1), help=f"A round of part 2; default: {FULL.light_frames}.")
+@click.option(
+    "--live-seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    help=f"Of each run of part 3; default: {FULL.live_seconds:g}.",
+)
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write all figures here.")
+@click.option("--report", type=click.Path(path_type=Path), metavar="DIR", help="Draw where the time goes here.")
+@command.debug_option
+def main(
+    model: Path | None,
+    short: bool,
+    rounds: int | None,
+    frames: int | None,
+    light_frames: int | None,
+    live_seconds: float | None,
+    json_file: Path | None,
+    report: Path | None,
+    debug: bool,
+) -> None:
+    """Say what the live pipeline costs, and where the time of a frame goes.
 
+    \b
+      pipeline.py --report pipeline-report
+      pipeline.py --model zebra.onnx --json pipeline.json
+
+    From video file to video file with a heavy model and with a light one, against a plain loop that reads, translates
+    and writes; then a live source, with an engine that keeps up and one that does not.
+    """  # noqa: D301
+    check_output(json_file)
+    if report is not None:
+        make_folder(report)
     machine = environment(sys.argv)
     console = Console()
-    length = SHORT if arguments.short else FULL
-    rounds = arguments.rounds or length.rounds
+    given = {"rounds": rounds, "frames": frames, "light_frames": light_frames, "live_seconds": live_seconds}
+    length = replace(SHORT if short else FULL, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         width = length.heavy_width
         default = folder / f"resnet_9blocks_ngf{width}.onnx"
-        model = arguments.model or save_untrained(default, "resnet_9blocks", width, 256)
-        files = {"heavy": heavy(folder, model, rounds, arguments.frames or length.frames)}
-        show("heavy", files["heavy"], console)
-        files["light"] = light(folder, rounds, arguments.light_frames or length.light_frames, length.light_models)
-        show("light", files["light"], console)
-        late = live(folder, arguments.live_seconds or length.live_seconds, rounds, length.live_widths)
-        show_live(late, console)
-    if arguments.json:
+        model = model or save_untrained(default, "resnet_9blocks", width, 256)
+        files = {
+            "heavy": heavy(folder, model, length.rounds, length.frames),
+            "light": light(folder, length.rounds, length.light_frames, length.light_models),
+        }
+        late, left_out = live(folder, length.live_seconds, length.rounds, length.live_widths)
+    if json_file is not None:
         figures = {name: asdict(run) for name, run in files.items()}
-        write_figures(arguments.json, machine, {"rounds": rounds, **figures, "live": late})
-    if arguments.report and plots.is_here():
-        arguments.report.mkdir(parents=True, exist_ok=True)
-        drawn = draw_stages(
-            {f"{name} model": run.stages for name, run in files.items()}, arguments.report / "stages.png"
-        )
+        write_figures(json_file, machine, {"rounds": length.rounds, **figures, "live": late, "left_out": left_out})
+    for name, run in files.items():
+        show(name, run, console)
+    show_live(late, console)
+    for line in left_out:
+        console.print(line, highlight=False, soft_wrap=True)
+    if report is not None and plots.is_here():
+        drawn = draw_stages({f"{name} model": run.stages for name, run in files.items()}, report / "stages.png")
         console.print(f"plot: {drawn.path}", highlight=False, soft_wrap=True)
-    elif arguments.report:
+    elif report is not None:
         console.print("no plot: matplotlib is not installed; pip install 'i2i[bench]'", markup=False, soft_wrap=True)
 
 
 def heavy(folder: Path, model: Path, rounds: int, frames: int) -> FileRun:
-    """Part 1: a video of the model's size, so that nothing is resized; all threads for the engine."""
+    """Part 1: a video of the model's size, so that nothing is resized; all threads for the engine.
+
+    Raises:
+        I2IError: the file is no model that takes pictures, or does not run here.
+    """
     with open_engine(model) as engine:
-        tensor = np.zeros([length or 1 for length in engine.inputs[0].shape], engine.inputs[0].dtype)
+        size = size_of_video(engine)
+        # The translator's own choice for such a video.
+        shape = filled(engine.inputs[0], plan_fit(*size, Translator(engine).card.size).model, 1)
+        tensor = np.zeros(shape, engine.inputs[0].dtype)
         out = engine.run(tensor)
 
         def engine_alone() -> None:
             for _ in range(frames):
                 engine.run(tensor, out=out)
 
-        size = engine.card.size if engine.card is not None else None
-        shape = (size.height or 256, size.width or 256) if size is not None else (256, 256)
-        video = draw_video(folder / "small.mp4", shape, frames)
+        video = draw_video(folder / "small.mp4", size, frames)
         runs = FileRuns(engine, "letterbox", video, folder / "out.mp4")
         return runs.compared(rounds, {"engine alone": engine_alone}, "engine alone", f"{model.name}, all threads")
+
+
+def size_of_video(engine: Engine) -> tuple[int, int]:
+    """(height, width) that a model is meant for; of one for all sizes that it is tuned for, or 256x256."""
+    rule, export = Translator(engine).card.size, engine.card.export if engine.card is not None else None
+    usual = export.profile.typical if export is not None and export.profile is not None else (256, 256)
+    height, width = plan_fit(*usual, rule).model
+    return max(SMALLEST, height), max(SMALLEST, width)
 
 
 def light(folder: Path, rounds: int, frames: int, candidates: tuple[tuple[int, int], ...]) -> FileRun:
@@ -240,9 +289,9 @@ class FileRuns:
         )
 
 
-def live(folder: Path, seconds: float, repeats: int, widths: tuple[int, ...]) -> list[dict[str, Any]]:
-    """Part 3."""
-    found = []
+def live(folder: Path, seconds: float, repeats: int, widths: tuple[int, ...]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Part 3, and which of its engines is left out."""
+    found, left_out = [], []
     period = 1 / LIVE_FPS
     models = [save_untrained(folder / f"live{ngf}.onnx", "resnet_6blocks", ngf, 256) for ngf in widths]
     frame = np.zeros((256, 256, 3), np.uint8)
@@ -250,15 +299,24 @@ def live(folder: Path, seconds: float, repeats: int, widths: tuple[int, ...]) ->
     for model in models:
         with Translator(model) as translator:
             cost[model] = seconds_per_run(lambda: translator(frame))
-    for wanted, name in ((period / 2, "keeps up"), (3 * period, "three times too slow")):
-        model = min(models, key=lambda each: abs(cost[each] - wanted))
+    for wanted, least, most in LIVE_AIMS:
+        periods = {model: seconds / period for model, seconds in cost.items() if least <= seconds / period <= most}
+        if not periods:
+            costs = ", ".join(f"{seconds / period:.1f}" for seconds in cost.values())
+            left_out.append(f"live: an engine that takes about {wanted:g} frame periods; here they take {costs}")
+            continue
+        model = min(periods, key=lambda each: abs(periods[each] - wanted))
         runs = [one_live_run(model, seconds) for _ in range(repeats)]
-        found.append({"engine": name, "model": model.stem, "runs": runs})
-    return found
+        found.append({"engine": f"{periods[model]:.1f} frame periods", "model": model.stem, "runs": runs})
+    return found, left_out
 
 
 def one_live_run(model: Path, seconds: float) -> dict[str, Any]:
-    """How late the frames of one run are; the bound is inference at p99 and one frame period."""
+    """How late the frames of one run are; the bound is inference at p99 and one frame period.
+
+    Raises:
+        ModelError: no frame came through in that time.
+    """
     translated: list[float] = []
     with Translator(model) as translator:
 
@@ -269,9 +327,11 @@ def one_live_run(model: Path, seconds: float) -> dict[str, Any]:
             return result
 
         sink = Late()
-        source = PatternSource(size=(256, 256), fps=LIVE_FPS, count=round(seconds * LIVE_FPS))
+        source = PatternSource(size=(256, 256), fps=LIVE_FPS, count=max(1, round(seconds * LIVE_FPS)))
         status = Pipeline(source, timed, [sink]).run().status
-    third = len(sink.late) // 3
+    if not sink.late:
+        raise ModelError(f"{model.name}: no frame came through in {seconds:g} seconds; give more --live-seconds")
+    third = max(1, len(sink.late) // 3)
     inference, latency = percentiles(translated), percentiles(sink.late)
     return {
         "captured": status.captured,
@@ -365,7 +425,7 @@ def show(name: str, run: FileRun, console: Console) -> None:
 def show_live(late: list[dict[str, Any]], console: Console) -> None:
     """Print part 3."""
     table = Table(title=f"live source, {LIVE_FPS} frames a second; p99 in periods, median over the runs")
-    for column in ("engine", "dropped", "inference", "latency", "latency / bound", "lowest to highest", "late / early"):
+    for column in ("takes", "dropped", "inference", "latency", "latency / bound", "lowest to highest", "late / early"):
         table.add_column(column)
     for each in late:
         period, runs = 1000 / LIVE_FPS, each["runs"]
@@ -383,4 +443,4 @@ def show_live(late: list[dict[str, Any]], console: Console) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from i2i_runtime import command
 from i2i_runtime.card import Card
-from i2i_runtime.errors import DeviceError, ModelError, UsageError
+from i2i_runtime.errors import DeviceError, I2IError, ModelError, UsageError
 from i2i_runtime.status_line import status_line
 from i2i_trainer.config import SIZE
 from measuring.busy import busy_words
@@ -26,11 +26,12 @@ from measuring.environment import environment
 from measuring.exports import Exporter, ExportTimes
 from measuring.figures import write_figures
 from measuring.list_option import ListOf, count
+from measuring.output import check_output
 from measuring.record import Readings, Size
 from measuring.rounds import Pace, measure
 from measuring.sensors import Sensors
 from measuring.ways import default_device
-from reporting.curve_report import write_curves
+from reporting.curve_report import check_curves, write_curves
 from reporting.curve_words import findings, table_of
 from reporting.standing import sides
 from reporting.table import digits
@@ -76,8 +77,8 @@ SHORT = Length(
     batches=(1, 4),
     widths=(8, 32),
     export_side=64,
-    pace=Pace(starts=1, rounds=3, seconds=0.06, warm_up_s=0.2, rest_s=0.02),
-    export_rounds=1,
+    pace=Pace(starts=2, rounds=5, seconds=0.06, warm_up_s=0.2, rest_s=0.02),
+    export_rounds=3,
 )
 _LARGER = ((768, 768), (1024, 1024), (1536, 1536), (2048, 2048))
 """For models that take few of the usual sizes."""
@@ -95,7 +96,7 @@ _FEWEST = 3
 @click.option("--threads", type=ListOf(count), help="Such as 1,2; else up to twice as many as there are cores.")
 @click.option("--widths", type=ListOf(count), help="Of exported generators (ngf), such as 8,32.")
 @click.option(
-    "--short", is_flag=True, help="About a minute on two cores, not twenty: one small model, few points and rounds."
+    "--short", is_flag=True, help="A minute or two on two cores, not twenty: one small model, few points and rounds."
 )
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write all figures here.")
 @click.option("--report", type=click.Path(path_type=Path), metavar="DIR", help="Write scaling.md with plots here.")
@@ -125,12 +126,15 @@ def main(
     if unknown := [name for name in wanted if name not in CURVES]:
         raise UsageError(f"--curves: expected some of {','.join(CURVES)}; found {','.join(unknown)}")
     _require_exporter()
+    check_output(json_file)
+    if report is not None:
+        check_curves(report)
     machine = environment(sys.argv)
     console = Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH, highlight=False)
     length = SHORT if short else FULL
     length = replace(
         length,
-        sizes=tuple(sorted(sizes or length.sizes)),
+        sizes=tuple(sorted(sizes or length.sizes, key=lambda size: (size[0] * size[1], size))),
         batches=tuple(sorted(batches or length.batches)),
         # Efficiency is against a single one.
         threads=tuple(sorted({1, *threads})) if threads is not None else _threads(machine.cores, short),
@@ -150,7 +154,6 @@ def main(
                 meter.measure_exports(path, model, length)
     note = busy_words(machine, meter.readings)
     lines = [*findings(meter.curves), *meter.left_out, *([note] if note is not None else [])]
-    show(meter.curves, lines, console)
     if json_file is not None:
         write_figures(
             json_file,
@@ -162,6 +165,8 @@ def main(
                 "note": note,
             },
         )
+    show(meter.curves, lines, console)
+    if json_file is not None:
         console.print(f"figures: {json_file}", soft_wrap=True)
     if report is not None:
         console.print(f"report: {write_curves(meter.curves, lines, machine, report)}", soft_wrap=True)
@@ -294,10 +299,15 @@ class _Meter:
         with Sensors("cpu") as sensors:
             window = sensors.window()
             for number in range(length.export_rounds):
-                for width in random.permutation(length.widths).tolist():
-                    self._say(f"exporting {model.generator.name}, ngf {width}: {number + 1} of {length.export_rounds}")
-                    with window:
-                        times[width].append(self._time_export(checkpoint, width, (side, side)))
+                for width in random.permutation(list(times)).tolist():
+                    name = f"{model.generator.name}, ngf {width}"
+                    self._say(f"exporting {name}: {number + 1} of {length.export_rounds}")
+                    try:
+                        with window:
+                            times[width].append(self._time_export(checkpoint, width, (side, side)))
+                    except I2IError as error:
+                        self._leave_out([f"export of {name}: {error}"])
+                        del times[width]
             self.readings.append(window.readings())
         steps: dict[str, Callable[[ExportTimes], float | None]] = {
             "export to ONNX": lambda each: each.export_s,

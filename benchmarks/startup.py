@@ -30,6 +30,7 @@ from measuring.busy import busy_words
 from measuring.environment import environment
 from measuring.figures import interleaved, ratio, words, write_figures
 from measuring.model_contestants import EngineContestant
+from measuring.output import check_output
 from measuring.processes import CommandError, Finished, forget, program, run_fresh
 from measuring.sensors import Sensors
 from measuring.spread import Ratio
@@ -113,7 +114,7 @@ class Startup:
     first_pictures: list[FirstPicture]
     goals: list[Goal]
     is_first_from_disk: bool
-    """Whether files were dropped from memory before the first runs."""
+    """Whether all files were dropped from memory before the first runs."""
     left_out: list[str]
     note: str | None
     """What to mind."""
@@ -139,6 +140,7 @@ def main(engine: Path | None, checkpoint: Path | None, rounds: int, json_file: P
     First runs come before the rounds. Where the system can be asked for it, what a command loads is dropped from memory
     before, and read from disk; what other processes hold stays there, so it is a little better than after a boot.
     """  # noqa: D301
+    check_output(json_file)
     machine = environment(sys.argv)
     console = Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH, highlight=False)
     with ExitStack() as stack:
@@ -151,9 +153,10 @@ def main(engine: Path | None, checkpoint: Path | None, rounds: int, json_file: P
         with sensors.window() as window:
             runs.take_turns(rounds, say)
         found = runs.found(busy_words(machine, [window.readings()]))
-    show(found, console)
     if json_file is not None:
         write_figures(json_file, machine, asdict(found))
+    show(found, console)
+    if json_file is not None:
         console.print(f"figures: {json_file}", soft_wrap=True)
 
 
@@ -200,7 +203,8 @@ def _ways(engine: Path | None, checkpoint: Path | None, folder: Path, left_out: 
         folder,
         say,
     )
-    left_out += found.left_out
+    # PyTorch is not asked for; `find_ways` looks for it beside an engine file.
+    left_out += [line for line in found.left_out if not line.startswith("PyTorch")]
     return found.ways
 
 
@@ -246,7 +250,8 @@ class _Picture:
         program_line = [sys.executable, first_frame.__file__, json.dumps(what)]
         done = subprocess.run([*program_line, repr(time.perf_counter())], capture_output=True, text=True)
         if done.returncode != 0:
-            raise CommandError((done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1])
+            said = (done.stderr.strip().splitlines() or ["it does not say why"])[-1]
+            raise CommandError(f"first_frame.py ended with {done.returncode}: {said}")
         found = json.loads(done.stdout.splitlines()[-1])
         return {name: Step(*step) for name, step in found["steps"].items()}, found["files"]
 
@@ -259,7 +264,8 @@ class _Runs:
         self._left_out = left_out
         self._commands = _commands()
         self._pictures: list[_Picture] = []
-        files = {str(file) for name in ("i2i_trainer", "i2i_export") for file in _modules(name)}
+        # All else that they load, such as NumPy, is known from the way of a picture.
+        files = {str(file) for name in ("i2i_runtime", "i2i_trainer", "i2i_export") for file in _modules(name)}
         for picture in pictures:
             say(f"first run: {picture.name}")
             try:
@@ -271,7 +277,7 @@ class _Runs:
                 continue
             self._pictures.append(picture)
             self._commands[picture.name] = picture.command
-        self._is_from_disk = True
+        self._is_from_disk = bool(self._pictures)
         self._first: dict[str, Finished] = {}
         for name, line in self._commands.items():
             say(f"first run: {name}")
@@ -394,7 +400,7 @@ def show(found: Startup, console: Console) -> None:
             f"{_met(goal.is_met_over_bare)}, {_ms(goal.over_bare_s)} ms over bare Python"
         )
     if not found.is_first_from_disk:
-        console.print("First runs found their files in memory: this system cannot be asked to drop them.")
+        console.print("First runs found files in memory: this system cannot be asked to drop them, or no model ran.")
     for line in (*found.left_out, found.note):
         if line is not None:
             console.print(line, markup=False, soft_wrap=True)

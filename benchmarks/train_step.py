@@ -1,7 +1,5 @@
 """Compare our training step with the plain one of the papers' repositories, model by model, in turns.
 
-    python benchmarks/train_step.py [--models pix2pix cyclegan pix2pixhd] [--size 128] [--rounds 7] [--json FILE]
-
 The plain step is written out below from the papers: float32, NCHW, every network called by itself, the optimiser as
 `torch.optim.Adam` comes. Both steps have the same networks, the same random images on the device, and no data loading.
 What counts is the ratio of images a second, taken round by round in one run. Peak memory is that of the GPU, or on a
@@ -10,103 +8,89 @@ Linux CPU the resident memory, of each step in a process by itself.
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import statistics
 import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import click
 import torch
 from rich.console import Console
 from rich.table import Table
 from torch import nn
 from torch.nn import functional
 
+from i2i_runtime import command
 from i2i_trainer.config import RunConfig
 from i2i_trainer.distributed import World
+from i2i_trainer.loop import pick_device
 from i2i_trainer.losses import discriminator_gan_loss, feature_matching_loss, generator_gan_loss
 from i2i_trainer.models import build_model, config_type
 from i2i_trainer.models.base import Batch, Model, Task
 from i2i_trainer.stepper import Stepper
 from measuring.environment import environment
 from measuring.figures import interleaved, ratio, words, write_figures
+from measuring.list_option import ListOf
 from measuring.memory import peak_memory_mib
+from measuring.output import check_output
 
 Step = Callable[[Batch], None]
 LABELS = 35
 
 
-def main() -> None:
-    """Time both steps of each model in turns, print a table, and write JSON where asked to."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=list(PLAIN), choices=list(PLAIN))
-    parser.add_argument("--size", type=int, default=128, help="height and width in pixels (default: 128)")
-    parser.add_argument("--width", type=int, default=64, help="ngf and ndf (default: 64, the papers')")
-    parser.add_argument("--batch", type=int, default=1, help="images a step (default: 1, the papers')")
-    parser.add_argument("--rounds", type=int, default=7, help="rounds of both steps (default: 7)")
-    parser.add_argument("--per-round", type=int, default=3, help="steps a round (default: 3)")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--compile", action="store_true", help="ours with torch.compile")
-    parser.add_argument("--ema", type=float, default=0.999, help="ours with a moving average (default: 0.999; 0: none)")
-    parser.add_argument("--json", type=Path, help="write the figures here")
-    arguments = parser.parse_args()
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What both steps have in common."""
 
-    machine = environment(sys.argv)
-    device = torch.device(arguments.device)
-    results = [measure(name, arguments, device) for name in arguments.models]
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else machine.cpu
-    table = Table(
-        title=f"{arguments.size}x{arguments.size}, ngf {arguments.width}, batch {arguments.batch}, on {where}"
-    )
-    for column in ("model", "ours / plain, images a second", "plain, steps/s", "peak memory, ours", "plain"):
-        table.add_column(column, justify="right")
-    for result in results:
-        memory = [f"{result[f'{which}_peak_mib']:.0f} MiB" for which in ("ours", "plain")]
-        table.add_row(result["model"], words(result["ratio"]), f"{result['plain_steps_per_s']:.2f}", *memory)
-    Console(width=120).print(table)
-    if arguments.json:
-        figures = {
-            "what": "images a second, our training step / the plain step",
-            "results": results,
-            "settings": {key: value for key, value in vars(arguments).items() if key != "json"},
-            "device": where,
-        }
-        write_figures(arguments.json, machine, figures)
+    size: int
+    """Height and width in pixels."""
+    width: int
+    """ngf and ndf."""
+    batch: int
+    rounds: int
+    per_round: int
+    """Steps in a round."""
+    device: str
+    is_compiled: bool
+    """Ours, with torch.compile."""
+    ema: float
+    """Decay of ours; 0: no moving average."""
 
 
-def measure(name: str, arguments: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+def measure(name: str, settings: Settings, device: torch.device) -> dict[str, Any]:
     """Interleaved rounds of one model; two rounds before them pay for buffers, algorithms and compilation."""
     steps = {
-        "ours": ours(name, arguments, device),
-        "plain": PLAIN[name](model_of(name, arguments, device)),
+        "ours": ours(name, settings, device),
+        "plain": PLAIN[name](model_of(name, settings, device)),
     }
-    batch = random_batch(name, arguments, device)
-    contestants = {which: partial(several, step, batch, arguments.per_round, device) for which, step in steps.items()}
-    seconds = interleaved(contestants, arguments.rounds, warm_up=2)
+    batch = random_batch(name, settings, device)
+    contestants = {which: partial(several, step, batch, settings.per_round, device) for which, step in steps.items()}
+    seconds = interleaved(contestants, settings.rounds, warm_up=2)
     return {
         "model": name,
         "ratio": ratio(seconds["plain"], seconds["ours"]),
-        "plain_steps_per_s": arguments.per_round / statistics.median(seconds["plain"]),
-        **{f"{which}_peak_mib": peak_of_its_own(which, name, arguments) for which in steps},
+        "plain_steps_per_s": settings.per_round / statistics.median(seconds["plain"]),
+        **{f"{which}_peak_mib": peak_of_its_own(which, name, settings) for which in steps},
     }
 
 
-def peak_of_its_own(which: str, name: str, arguments: argparse.Namespace) -> float:
+def peak_of_its_own(which: str, name: str, settings: Settings) -> float:
     """MiB that three steps take at most, in a process that does nothing else."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as processes:
-        return processes.submit(peak_memory, which, name, arguments).result()
+        return processes.submit(peak_memory, which, name, settings).result()
 
 
-def peak_memory(which: str, name: str, arguments: argparse.Namespace) -> float:
+def peak_memory(which: str, name: str, settings: Settings) -> float:
     """MiB in this process: on a GPU what torch held, on a CPU the resident memory beyond that before the networks."""
-    device = torch.device(arguments.device)
+    device = torch.device(settings.device)
     before = peak_memory_mib() or 0.0
-    step = ours(name, arguments, device) if which == "ours" else PLAIN[name](model_of(name, arguments, device))
-    batch = random_batch(name, arguments, device)
+    step = ours(name, settings, device) if which == "ours" else PLAIN[name](model_of(name, settings, device))
+    batch = random_batch(name, settings, device)
     for _ in range(3):
         step(batch)
     if device.type == "cuda":
@@ -122,12 +106,12 @@ def several(step: Step, batch: Batch, count: int, device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def model_of(name: str, arguments: argparse.Namespace, device: torch.device) -> Model[Any]:
+def model_of(name: str, settings: Settings, device: torch.device) -> Model[Any]:
     """Fresh networks of a model type; of label maps one-hot with edges for pix2pixHD."""
     torch.manual_seed(0)
     channels = LABELS + 1 if name == "pix2pixhd" else 3
-    config = config_type(name)(ngf=arguments.width, ndf=arguments.width)
-    task = Task(size=(arguments.size, arguments.size), input_channels=channels, has_labels=channels > 3)
+    config = config_type(name)(ngf=settings.width, ndf=settings.width)
+    task = Task(size=(settings.size, settings.size), input_channels=channels, has_labels=channels > 3)
     model = build_model(name, config, task)
     model.begin(model.stages()[0])
     model.generators.to(device)
@@ -135,22 +119,22 @@ def model_of(name: str, arguments: argparse.Namespace, device: torch.device) -> 
     return model
 
 
-def random_batch(name: str, arguments: argparse.Namespace, device: torch.device) -> Batch:
+def random_batch(name: str, settings: Settings, device: torch.device) -> Batch:
     """Images of noise: what is on them makes no difference to the time."""
     torch.manual_seed(1)
-    shape = (arguments.batch, 3, arguments.size, arguments.size)
+    shape = (settings.batch, 3, settings.size, settings.size)
     given = torch.rand(shape) * 2 - 1
     if name == "pix2pixhd":
-        labels = torch.randint(LABELS, (arguments.batch, arguments.size, arguments.size))
+        labels = torch.randint(LABELS, (settings.batch, settings.size, settings.size))
         one_hot = functional.one_hot(labels, LABELS).permute(0, 3, 1, 2).float()
         given = torch.cat([one_hot, torch.zeros_like(one_hot[:, :1])], 1)
     return Batch(input=given.to(device), target=(torch.rand(shape) * 2 - 1).to(device))
 
 
-def ours(name: str, arguments: argparse.Namespace, device: torch.device) -> Step:
+def ours(name: str, settings: Settings, device: torch.device) -> Step:
     """The step of `i2i-train` with its defaults for the device."""
-    run = RunConfig(data="-", out="-", ema=arguments.ema, compile=arguments.compile)
-    stepper = Stepper(model_of(name, arguments, device), run, device, World())
+    run = RunConfig(data="-", out="-", ema=settings.ema, compile=settings.is_compiled)
+    stepper = Stepper(model_of(name, settings, device), run, device, World())
     count = 0
 
     def step(batch: Batch) -> None:
@@ -250,5 +234,64 @@ PLAIN: dict[str, Callable[[Model[Any]], Step]] = {
 }
 
 
+def _model(word: str) -> str:
+    if word not in PLAIN:
+        raise click.BadParameter(f"expected some of {','.join(PLAIN)}; found {word!r}")
+    return word
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--models", type=ListOf(_model), default=",".join(PLAIN), show_default=True, help="Some of these.")
+@click.option("--size", type=click.IntRange(min=1), default=128, show_default=True, help="Height and width in pixels.")
+@click.option("--width", type=click.IntRange(min=1), default=64, show_default=True, help="ngf and ndf.")
+@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Images a step.")
+@click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True, help="Of both steps.")
+@click.option("--per-round", type=click.IntRange(min=1), default=3, show_default=True, help="Steps a round.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
+@click.option("--compile", "is_compiled", is_flag=True, help="Ours with torch.compile.")
+@click.option(
+    "--ema",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.999,
+    show_default=True,
+    help="Ours with a moving average; 0: none.",
+)
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write all figures here.")
+@command.debug_option
+def main(models: tuple[str, ...], device: str, json_file: Path | None, debug: bool, **given: Any) -> None:
+    """Compare our training step with the plain one of the papers' repositories.
+
+    \b
+      train_step.py
+      train_step.py --models pix2pix,cyclegan --size 256 --json train_step.json
+
+    Both have the same networks, the same random images on the device, and no data loading, and take turns.
+    """  # noqa: D301
+    check_output(json_file)
+    machine = environment(sys.argv)
+    found = pick_device(device)
+    settings = Settings(**given, device=str(found))
+    for name in models:
+        # Refuses a size that it does not take, before another one is measured.
+        model_of(name, settings, torch.device("meta"))
+    results = [measure(name, settings, found) for name in models]
+    where = torch.cuda.get_device_name(found) if found.type == "cuda" else machine.cpu
+    if json_file is not None:
+        figures = {
+            "what": "images a second, our training step / the plain step",
+            "results": results,
+            "settings": asdict(settings),
+            "device": where,
+        }
+        write_figures(json_file, machine, figures)
+    table = Table(title=f"{settings.size}x{settings.size}, ngf {settings.width}, batch {settings.batch}, on {where}")
+    for column in ("model", "ours / plain, images a second", "plain, steps/s", "peak memory, ours", "plain"):
+        table.add_column(column, justify="right")
+    for result in results:
+        memory = [f"{result[f'{which}_peak_mib']:.0f} MiB" for which in ("ours", "plain")]
+        table.add_row(result["model"], words(result["ratio"]), f"{result['plain_steps_per_s']:.2f}", *memory)
+    Console(width=120).print(table)
+
+
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from i2i_runtime.engines.choose import MIN_PSNR_DB, cpu_notes
+from i2i_runtime.engines.choose import IDENTICAL_DB, MIN_PSNR_DB, cpu_notes
 from measuring.busy import busy_words
 from measuring.record import Environment, Row, Size
 from measuring.spread import speedup, summary
@@ -67,13 +67,21 @@ def _median(row: Row) -> float:
 
 def _gain(best: Row, baseline: Row) -> str:
     if best is baseline:
-        return ", the fastest here that gives the right answer"
+        return ", the fastest here that gives the right answer" if _is_compared(best) else ", the fastest here"
     gain = speedup(best.turns, baseline.turns)
     return f", {gain.median:.2f} times as fast as {baseline.name} ({gain.low:.2f} to {gain.high:.2f})"
 
 
 def _likeness(row: Row) -> str:
-    return f", {min(row.quality.psnr_db, 999):.0f} dB from {row.quality.against}" if row.quality is not None else ""
+    if not _is_compared(row):
+        return "; its answers were not compared with any in FP32"
+    its = row.quality
+    return f", {min(its.psnr_db, IDENTICAL_DB):.0f} dB from {its.against}" if its is not None else ""
+
+
+def _is_compared(row: Row) -> bool:
+    """Whether something is known of its answers; those in FP32 are what others are compared with."""
+    return row.quality is not None or row.precision == "fp32"
 
 
 def _how(row: Row) -> str:

@@ -14,7 +14,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from i2i_runtime.engines.choose import IDENTICAL_DB
 from measuring import spread
+from measuring.busy import BUSY_LOAD
 from measuring.record import Environment, Quality, Record, Row, Turn
 
 Verdict = Literal["slower", "faster", "no change", "cannot tell", "fails now", "works now", "fails in both", "baseline"]
@@ -34,9 +36,8 @@ _TAILS_PERCENT = 25.0
 _MEMORY_SHARE, _MEMORY_MIB = 0.10, 32.0
 """More than both: threads and allocators keep some memory or other."""
 _PSNR_DB = 0.5
-_IDENTICAL_DB = 999.0
-_BUSY = 0.3
-"""Load for each core."""
+_VISIBLE_DB = 60.0
+"""Above it nobody sees a change: grey levels differ by a quarter of one on average."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,8 +108,8 @@ class Comparison:
 
     @property
     def is_worse(self) -> bool:
-        """Whether any row is."""
-        return any(row.is_worse for row in self.rows)
+        """Whether any row is, or is gone."""
+        return bool(self.only_before) or any(row.is_worse for row in self.rows)
 
     @property
     def verdict(self) -> str:
@@ -118,9 +119,11 @@ class Comparison:
             _named(self.rows, "faster"),
             _named(self.rows, "fails now"),
             _named(self.rows, "works now"),
+            f"{_rows(len(self.only_before))} gone: {', '.join(self.only_before)}" if self.only_before else "",
             _worse_besides(self.rows),
             self._cannot_tell(),
             self._no_change(),
+            "nothing to compare: no row that runs in both" if not self.rows else "",
         ]
         return "; ".join(part for part in parts if part) or "nothing to compare: no row that runs in both"
 
@@ -324,13 +327,13 @@ def _quality(before: Quality | None, after: Quality | None) -> Iterator[Finding]
     if (before.against, before.pictures) != (after.against, after.pictures):
         text = f"quality was taken against {before.against} and now against {after.against}, or on other pictures"
         yield Finding(what="caution", is_worse=False, text=text)
-    elif abs(after.psnr_db - before.psnr_db) > _PSNR_DB:
+    elif abs(min(after.psnr_db, _VISIBLE_DB) - min(before.psnr_db, _VISIBLE_DB)) > _PSNR_DB:
         text = f"PSNR {_decibels(before.psnr_db)} → {_decibels(after.psnr_db)}"
         yield Finding(what="quality", is_worse=after.psnr_db < before.psnr_db, text=text)
 
 
 def _decibels(psnr_db: float) -> str:
-    return "identical" if psnr_db >= _IDENTICAL_DB else f"{psnr_db:.1f} dB"
+    return "identical" if psnr_db >= IDENTICAL_DB else f"{psnr_db:.1f} dB"
 
 
 def _cautions(pair: _Pair) -> Iterator[Finding]:
@@ -376,7 +379,7 @@ def _unlike_conditions(before: Record, after: Record) -> list[str]:
         pairs = (f"{name} {_or_none(was.get(name))} → {_or_none(now.get(name))}" for name in changed)
         found.append(f"other versions ({', '.join(pairs)})")
     for when, load in (("before", old.load_before), ("after", new.load_before)):
-        if load is not None and load > _BUSY:
+        if load is not None and load > BUSY_LOAD:
             found.append(f"the machine was busy with something else {when}: load {load:.1f} for each core")
     return found
 

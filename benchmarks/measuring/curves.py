@@ -10,6 +10,8 @@ from typing import Literal
 
 import numpy as np
 
+from measuring.spread import over_rounds
+
 Kind = Literal["latency", "throughput", "efficiency", "memory", "export"]
 
 
@@ -37,20 +39,22 @@ class Law:
     exponent: float
     """Median of those of single rounds."""
     low: float | None
-    """10th percentile of those of single rounds, which says how noisy it is; None of one round."""
+    """With `high` the range of those of single rounds, as of a `Ratio`: how noisy it is; None of one round."""
     high: float | None
-    """90th percentile."""
     off: float
     """By how much the point that fits least lies beside the law, as a share: whether it is one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """`y` as a straight line of `x`, by least squares on the medians."""
+    """`y` as a straight line of `x`, by least squares."""
 
     base: float
-    """Where `x` is 0."""
+    """Where `x` is 0: median of those of single rounds, as is the slope."""
     slope: float
+    low: float | None
+    """With `high` the range of the slope, as of a `Law`; None of one round."""
+    high: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,13 +94,12 @@ def law_of(points: Sequence[Point]) -> Law | None:
     if len({each.x for each in points}) < 2:
         return None
     x = np.log([each.x for each in points])
-    rounds = min(len(each.rounds) for each in points)
-    exponents = [np.polyfit(x, np.log([each.rounds[number] for each in points]), 1)[0] for number in range(rounds)]
-    low, exponent, high = np.percentile(exponents, (10, 50, 90)).tolist()
+    fits = [np.polyfit(x, np.log(values), 1) for values in _by_round(points)]
+    exponent, low, high = over_rounds([slope for slope, _ in fits])
     # What is left of the medians, beside the line of that slope which lies amid them.
     beside = np.log([each.y for each in points]) - exponent * x
     off = math.expm1(float(np.max(np.abs(beside - np.mean(beside)))))
-    is_ranged = rounds > 1
+    is_ranged = len(fits) > 1
     return Law(exponent=exponent, low=low if is_ranged else None, high=high if is_ranged else None, off=off)
 
 
@@ -104,8 +107,16 @@ def line_of(points: Sequence[Point]) -> Line | None:
     """The straight line of some points; None where there are fewer than two different `x`."""
     if len({each.x for each in points}) < 2:
         return None
-    slope, base = np.polyfit([each.x for each in points], [each.y for each in points], 1)
-    return Line(base=float(base), slope=float(slope))
+    fits = [np.polyfit([each.x for each in points], values, 1) for values in _by_round(points)]
+    slope, low, high = over_rounds([slope for slope, _ in fits])
+    base = statistics.median(float(base) for _, base in fits)
+    is_ranged = len(fits) > 1
+    return Line(base=base, slope=slope, low=low if is_ranged else None, high=high if is_ranged else None)
+
+
+def _by_round(points: Sequence[Point]) -> list[list[float]]:
+    """What all of them had in each round that all have."""
+    return [[each.rounds[number] for each in points] for number in range(min(len(each.rounds) for each in points))]
 
 
 def grouped(curves: Sequence[Curve]) -> list[list[Curve]]:

@@ -54,7 +54,7 @@ class Plan:
     """Where the curves of a model are looked at. Without points there is no such curve."""
 
     sizes: tuple[Size, ...] = ()
-    """In ascending order, as are the others."""
+    """In ascending order of their pixels, as are the others."""
     batches: tuple[int, ...] = ()
     batch_size: Size
     """(height, width) of the pictures in a batch."""
@@ -113,10 +113,15 @@ def curves_of(model: str, engine: EngineHere, plan: Plan, found: dict[Place, Mea
                 kind="latency", model=model, engine=engine.name, graph=graph, points=tuple(latency), law=law_of(latency)
             )
         )
-        memory = list(_memory(places, found, engine.device))
+        whose, memory = _memory(places, found, engine.device)
         curves.append(
             Curve(
-                kind="memory", model=model, engine=engine.name, graph=graph, points=tuple(memory), line=line_of(memory)
+                kind="memory",
+                model=model,
+                engine=engine.name,
+                graph=f"{graph}{whose}",
+                points=tuple(memory),
+                line=line_of(memory),
             )
         )
     batches = {batch: seconds.get(Place("dynamic", plan.batch_size, batch)) for batch in plan.batches}
@@ -141,15 +146,16 @@ def curves_of(model: str, engine: EngineHere, plan: Plan, found: dict[Place, Mea
     return [curve for curve in curves if curve.points]
 
 
-def _memory(places: Sequence[Place], found: dict[Place, Measured], device: str) -> list[Point]:
-    """In MiB against megapixels: of the GPU where it ran there and can be read, else of the process."""
-    points = []
-    for place in places:
-        measured = found[place]
-        mibs = measured.device_mibs if device == "cuda" and measured.device_mibs else measured.host_mibs
-        if mibs:
-            points.append(point(_pixels(place.size) / 1e6, shape_words(place.size), mibs))
-    return points
+def _memory(places: Sequence[Place], found: dict[Place, Measured], device: str) -> tuple[str, list[Point]]:
+    """In MiB against megapixels: of the GPU where all ran there and can be read, else of the process.
+
+    Returns:
+        Whose memory, where there are two, and the points.
+    """
+    is_of_gpu = device == "cuda" and all(found[place].device_mibs for place in places)
+    mibs = {place: found[place].device_mibs if is_of_gpu else found[place].host_mibs for place in places}
+    points = [point(_pixels(place.size) / 1e6, shape_words(place.size), its) for place, its in mibs.items() if its]
+    return "" if device != "cuda" else ", GPU memory" if is_of_gpu else ", host memory", points
 
 
 def _pixels(size: Size) -> int:

@@ -87,7 +87,7 @@ def environment(command: Sequence[str], root: Path = Path("/")) -> Environment:
         commit=_commit(_CHECKOUT),
         machine=gpus[0].split(", ")[0] if gpus else cpu,
         cpu=cpu,
-        cores=_usable_cores(root),
+        cores=usable_cores(root),
         threads_per_core=_threads_per_core(root),
         instructions=tuple(name for name in _INSTRUCTIONS if name in flags),
         memory_mib=_memory_mib(root),
@@ -178,7 +178,7 @@ def _cpu_name_elsewhere() -> str | None:
     return _answer("sysctl", "-n", "machdep.cpu.brand_string") if sys.platform == "darwin" else None
 
 
-def _usable_cores(root: Path) -> int:
+def usable_cores(root: Path = Path("/")) -> int:
     """Those that the system lets this process use, and no more than the whole ones of a container's share of time."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     shares = [share for folder in _control_groups(root, "cpu") if (share := _share_of_time(folder)) is not None]

@@ -90,7 +90,7 @@ class Exporter(Closing):
         output = self._folder / ("timed.onnx" if target == "onnx" else "timed.plan")
         if (checkpoint, target) not in self._ready:
             # The first export imports for seconds what exports need, and the first of a kind is slower than the next.
-            self._call(_time_export, checkpoint, 1, size, output, target)
+            self._call(_time_export, checkpoint, ngf, size, output, target)
             self._ready.add((checkpoint, target))
         return self._call(_time_export, checkpoint, ngf, size, output, target)
 

@@ -17,8 +17,9 @@ import numpy as np
 
 from i2i_runtime.card import decode
 from i2i_runtime.errors import UsageError, system_reason
+from measuring.output import write_json
 from measuring.record import Environment
-from measuring.spread import Ratio
+from measuring.spread import Ratio, over_rounds
 
 Seconds = dict[str, list[float]]
 """By contestant, of each round."""
@@ -55,14 +56,13 @@ def interleaved(
 
 
 def ratio(dividends: Sequence[float], divisors: Sequence[float]) -> Ratio:
-    """The ratio within each round: its median over the rounds, and their 10th and 90th percentile.
+    """The ratio within each round, over the rounds: see `Ratio`.
 
     Args:
         dividends: a figure of each round.
         divisors: another one, of the same rounds.
     """
-    low, median, high = np.percentile(np.divide(dividends, divisors), (10, 50, 90)).tolist()
-    return Ratio(median=median, low=low, high=high)
+    return over_rounds(np.divide(dividends, divisors))
 
 
 def words(found: Ratio, form: str = ".2f") -> str:
@@ -75,18 +75,17 @@ def words(found: Ratio, form: str = ".2f") -> str:
 
 
 def write_figures(path: Path, machine: Environment, figures: Mapping[str, object]) -> None:
-    """Write JSON with the machine it was measured on: beside `path` first, then moved into place.
+    """Write JSON with the machine it was measured on.
 
     Args:
         path: its folder is made.
         machine: as it was when the run began.
         figures: what JSON can say; a `Ratio` becomes an object with its names.
+
+    Raises:
+        SinkError: it cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.partial")
-    data = {"environment": asdict(machine), **_named(figures)}
-    beside.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    beside.replace(path)
+    write_json(path, {"environment": asdict(machine), **_named(figures)})
 
 
 def read_figures(path: Path) -> tuple[Environment, dict[str, Any]]:

@@ -14,7 +14,7 @@ from i2i_runtime.errors import I2IError
 from measuring import probes
 from measuring.advice import advise
 from measuring.quality import examples_of, qualities, questions
-from measuring.record import Environment, Model, Peak, Record, Row, Size, Workload
+from measuring.record import Environment, Model, Peak, Record, Row, Size, Turn, Workload
 from measuring.roofline import roof, workload
 from measuring.rounds import Measured, OnProgress, Pace, measure
 from measuring.sensors import Sensors
@@ -23,12 +23,14 @@ from measuring.ways import Subject, Wanted, Way, Ways
 
 _PROBING = Pace(starts=1, rounds=3, seconds=0.3, runs=3, warm_up_s=3.0)
 _LIBRARIES = {
+    "TensorRT-RTX": ("tensorrt-rtx", "tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu12-bindings"),
+    "TensorRT": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
     "ONNX Runtime": ("onnxruntime", "onnxruntime-gpu"),
     "OpenVINO": ("openvino",),
     "PyTorch": ("torch",),
     "NumPy": ("numpy",),
 }
-"""Words in the name of a yardstick, and the distributions that they stand for."""
+"""The end of a yardstick's name, and the distributions that may be meant."""
 
 
 def measure_ways(
@@ -56,6 +58,7 @@ def measure_ways(
     Raises:
         SourceError: no pictures where the user says.
     """
+    asked = _questions(subject, ways)
     devices = dict.fromkeys(way.row.device for way in ways.ways)
     precisions = list(dict.fromkeys(way.row.precision for way in ways.ways))
     peaks: list[Peak] = []
@@ -71,18 +74,35 @@ def measure_ways(
             (measured,) = measure([probe], probing).values()
             if measured.failure is None:
                 peaks.append(probes.peak(probe, measured.turns))
-    asked = _questions(subject, ways)
+            else:
+                ways.left_out.append(f"what this machine can do, {probe.name}: {measured.failure}")
     yardstick = probes.yardstick(wanted.device, wanted.threads, folder)
-    found = measure(
-        [*(way.contestant for way in ways.ways), yardstick],
-        pace,
-        sensors=sensors,
-        questions=asked,
-        on_progress=on_progress,
-    )
+    found: dict[str, Measured] = {}
+    yardstick_turns: list[Turn] = []
+    groups = list(dict.fromkeys((way.row.size, way.row.batch) for way in ways.ways))
+    for number, group in enumerate(groups):
+        # All sizes and batches at once would not fit into memory.
+        same = [way.contestant for way in ways.ways if (way.row.size, way.row.batch) == group]
+        together = measure(
+            [*same, yardstick],
+            pace,
+            sensors=sensors,
+            questions=asked,
+            on_progress=_part_of(on_progress, number, len(groups)),
+        )
+        for measured in together.values():
+            measured.turns = [
+                replace(turn, start=turn.start + number * pace.starts, round=turn.round + number * pace.rounds)
+                for turn in measured.turns
+            ]
+        of_yardstick = together.pop(yardstick.name)
+        yardstick_turns += of_yardstick.turns
+        if of_yardstick.failure is not None:
+            ways.left_out.append(f"the yardstick, {yardstick.name}: {of_yardstick.failure}")
+        found |= together
     workloads = _workloads(ways)
     answers = {name: measured.answers for name, measured in found.items()}
-    qualities_found = qualities(ways.ways, answers, subject.checkpoint is not None)
+    qualities_found = qualities(ways.ways, asked, answers, subject.checkpoint is not None)
     rows = []
     for way in ways.ways:
         row = _row(way, found[way.contestant.name], workloads.get((way.row.size, way.row.batch)), peaks)
@@ -93,7 +113,7 @@ def measure_ways(
         workloads=tuple(workloads.values()),
         peaks=tuple(peaks),
         rows=tuple(rows),
-        yardstick=tuple(found[yardstick.name].turns),
+        yardstick=tuple(yardstick_turns),
         yardstick_name=yardstick.name,
         yardstick_device=yardstick.device,
         yardstick_version=_version(yardstick.name, machine),
@@ -102,9 +122,14 @@ def measure_ways(
     )
 
 
+def _part_of(on_progress: OnProgress, number: int, count: int) -> OnProgress:
+    return lambda what, share: on_progress(what, (number + share) / count)
+
+
 def _version(name: str, machine: Environment) -> str:
     """Of the library that a yardstick is named after."""
-    known = [one for words, distributions in _LIBRARIES.items() if words in name for one in distributions]
+    library = name.rpartition(", ")[2].removesuffix(" CPU").removesuffix(" CUDA")
+    known = _LIBRARIES[library]
     return next((machine.versions[one] for one in known if one in machine.versions), "")
 
 
@@ -157,8 +182,16 @@ def _row(way: Way, measured: Measured, work: Workload | None, peaks: Sequence[Pe
     )
     if work is None:
         return row
-    own = [peak for peak in peaks if peak.device == row.device]
-    return replace(row, roof=roof(summary(row.turns).p50, work, row.precision, own))
+    return replace(row, roof=roof(summary(row.turns).p50, work, row.precision, _own_peaks(row, peaks)))
+
+
+def _own_peaks(row: Row, peaks: Sequence[Peak]) -> list[Peak]:
+    """Those that its library may reach; `build_plan` does not let TensorRT round to TF32."""
+    return [
+        peak
+        for peak in peaks
+        if peak.device == row.device and not (peak.is_tf32 and row.backend.startswith("tensorrt"))
+    ]
 
 
 def _model(subject: Subject, ways: Ways) -> Model:

@@ -53,7 +53,7 @@ class _RunningEngine(Running):
     def __init__(self, engine: base.Engine, size: Size, batch: int) -> None:
         self.provider = engine.provider
         self._engine = engine
-        self._inputs = random_inputs([(_filled(spec, size, batch), spec.dtype) for spec in engine.inputs])
+        self._inputs = random_inputs([(filled(spec, size, batch), spec.dtype) for spec in engine.inputs])
         self._out: Array | None = None
 
     def run(self) -> None:
@@ -69,8 +69,8 @@ class _RunningEngine(Running):
         self._engine.close()
 
 
-def _filled(spec: base.TensorSpec, size: Size, batch: int) -> tuple[int, ...]:
-    """A shape without free lengths.
+def filled(spec: base.TensorSpec, size: Size, batch: int) -> tuple[int, ...]:
+    """The shape of an input without free lengths, for pictures of (height, width) `size`.
 
     Raises:
         ModelError: a fixed length is another one.
@@ -131,6 +131,7 @@ class _RunningTorch(Running):
         self._precision: Callable[[], AbstractContextManager[object]] = (
             (lambda: torch.autocast(self._device.type, dtype)) if dtype is not None else nullcontext
         )
+        self._is_reference = dtype is None and not contestant.is_compiled
         generator = trained.generator.to(self._device)
         self._generator: Callable[..., torch.Tensor] = torch.compile(generator) if contestant.is_compiled else generator
         labels = trained.card.labels
@@ -146,7 +147,9 @@ class _RunningTorch(Running):
 
     def answer(self, inputs: Sequence[Array]) -> Array:
         """See `Running`; what others are compared with is not rounded to TF32, which PyTorch's users get by default."""
-        with self._torch.backends.cudnn.flags(allow_tf32=False):
+        if not self._is_reference:
+            return self._translate(inputs)
+        with self._torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             return self._translate(inputs)
 
     def _translate(self, inputs: Sequence[Array]) -> Array:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
-import os
 import statistics
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -27,14 +26,14 @@ from i2i_runtime.engines.manifest import Library
 from i2i_runtime.engines.open import open_engine
 from i2i_runtime.errors import DeviceError, ModelError
 from measuring.contestants import Array, Contestant, Running
+from measuring.environment import usable_cores
 from measuring.products import Products, write_graph
-from measuring.record import Peak, Precision, Turn
+from measuring.record import PRECISIONS, Peak, Precision, Turn
 
 if TYPE_CHECKING:
     import torch
 
-_PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
-_OPENVINO: dict[Precision, base.Precision] = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
+OPENVINO: dict[Precision, base.Precision] = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
 """What OpenVINO is asked for; INT8 layers say so themselves."""
 _PLANS: tuple[Library, ...] = ("tensorrt", "tensorrt_rtx")
 _COPY_MIB = 256
@@ -56,11 +55,15 @@ _GPU_COUNTS = (16, 4)
 """Products of a run below FP32, where one may take no more than 0.2 ms, and in FP32, where a Jetson takes 50 ms."""
 _TF32_SINCE = 8
 """Compute capability from which on a GPU rounds FP32 products to TF32, if a library lets it."""
+_AS_TF32 = " as TF32"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Probe(Contestant):
     """Does a known amount of the simplest work."""
+
+    is_tf32: bool = False
+    """Whether the library rounds FP32 to TF32."""
 
     @property
     @abstractmethod
@@ -248,7 +251,7 @@ class CopyProbe(Probe):
     def open(self) -> Running:
         """See `Contestant`."""
         size = self.mib << 20
-        return _RunningGpuCopy(size) if self.device == "cuda" else _RunningCopy(size, self.threads or _cores())
+        return _RunningGpuCopy(size) if self.device == "cuda" else _RunningCopy(size, self.threads or usable_cores())
 
 
 class _RunningCopy(Running):
@@ -296,11 +299,6 @@ class _RunningGpuCopy(Running):
             self._cuda.cudaFree(self._places.pop())
 
 
-def _cores() -> int:
-    """That this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _work(what: Literal["gemm", "conv"], device: str, precision: Precision) -> Products:
     """What a probe of this device is to do."""
     if device == "cpu":
@@ -321,7 +319,7 @@ def probes(device: str, precisions: Sequence[Precision], threads: int | None, fo
         folder: where graphs and plans are written.
     """
     found = [*_copies(device, threads)]
-    for precision in _PRECISIONS:
+    for precision in PRECISIONS:
         if precision == "fp32" or precision in precisions:
             for what in ("gemm", "conv"):
                 found += _products(_work(what, device, precision), device, precision, threads, folder)
@@ -335,12 +333,12 @@ def yardstick(device: str, threads: int | None, folder: Path) -> Probe:
 
     A disturbed machine slows them as it slows a generator, whose work they are; matrix products follow it less well.
     That is ONNX Runtime, or else what is there, in the end NumPy; a run on a GPU without a library for products has one
-    on the CPU. Its name says which it is: only the times of equal yardsticks can be compared.
+    on the CPU. Its name says which work it is and in which library: only times of equal yardsticks can be compared.
     """
     for one in dict.fromkeys((device, "cpu")):
         work = _YARDSTICK_ON_CPU if one == "cpu" else _work("conv", one, "fp32")
         for probe in _products(work, one, "fp32", threads, folder):
-            return probe
+            return replace(probe, name=f"short {probe.name}") if one == "cpu" else probe
     return _numpy()
 
 
@@ -357,6 +355,7 @@ def peak(probe: Probe, turns: Sequence[Turn]) -> Peak:
         name=probe.name,
         device=probe.device,
         precision=probe.precision,
+        is_tf32=probe.is_tf32,
         per_second=max(rates),
         spread=(min(rates), max(rates)),
     )
@@ -386,9 +385,11 @@ def _products(
     if importlib.util.find_spec("torch") is not None and (
         precision != "int8" if device == "cuda" else precision == "fp32"
     ):
-        rounded = _rounded(device, precision) if products.what == "conv" else ""
+        # Its products of matrices are not rounded, unless one asks for that.
+        is_tf32 = products.what == "conv" and _can_round(device, precision)
         yield TorchProbe(
-            name=f"{title}{rounded}, PyTorch {device.upper()}",
+            name=f"{title}{_AS_TF32 * is_tf32}, PyTorch {device.upper()}",
+            is_tf32=is_tf32,
             device=device,
             products=products,
             computed_in=precision,
@@ -416,7 +417,7 @@ def _engines_of_cpu(
     with contextlib.suppress(ImportError):
         from i2i_runtime.engines.openvino import precisions
 
-        if _OPENVINO[precision] in precisions("cpu"):
+        if OPENVINO[precision] in precisions("cpu"):
             yield EngineProbe(
                 name=f"{title}, OpenVINO CPU",
                 products=products,
@@ -424,7 +425,7 @@ def _engines_of_cpu(
                 threads=threads,
                 path=graph(),
                 backend="openvino",
-                engine_precision=_OPENVINO[precision],
+                engine_precision=OPENVINO[precision],
             )
 
 
@@ -437,8 +438,10 @@ def _engines_of_gpu(title: str, products: Products, precision: Precision, folder
 
         # It has no INT8 kernels there: it computes such a graph in FP32.
         if "cuda" in devices_here() and precision != "int8":
+            is_tf32 = _can_round("cuda", precision)
             yield EngineProbe(
-                name=f"{title}{_rounded('cuda', precision)}, ONNX Runtime CUDA",
+                name=f"{title}{_AS_TF32 * is_tf32}, ONNX Runtime CUDA",
+                is_tf32=is_tf32,
                 device="cuda",
                 products=products,
                 computed_in=precision,
@@ -460,13 +463,14 @@ def _engines_of_gpu(title: str, products: Products, precision: Precision, folder
 
 def _graph(folder: Path, products: Products, device: str, precision: Precision) -> Path:
     """The chain as ONNX file, written if it is not there yet."""
-    path = folder / f"probe-{products.what}-{device}-{precision}.onnx"
+    shape = f"{products.width}x{products.side}x{products.count}"
+    path = folder / f"probe-{products.what}-{shape}-{device}-{precision}.onnx"
     if not path.is_file():
         write_graph(path, products, precision)
     return path
 
 
-def _rounded(device: str, precision: Precision) -> str:
-    """How the name of a library says that it rounds FP32 on this GPU."""
+def _can_round(device: str, precision: Precision) -> bool:
+    """Whether this GPU rounds FP32 where a library lets it."""
     gpu = nvinfer.gpu() if device == "cuda" and precision == "fp32" else None
-    return " as TF32" if gpu is not None and int(gpu.compute_capability.partition(".")[0]) >= _TF32_SINCE else ""
+    return gpu is not None and int(gpu.compute_capability.partition(".")[0]) >= _TF32_SINCE

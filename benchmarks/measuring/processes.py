@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from i2i_runtime.errors import I2IError
@@ -53,7 +55,8 @@ def run_fresh(command: Sequence[str]) -> Finished:
             errors.seek(0)
             lines = errors.read().decode(errors="replace").strip().splitlines()
             said = lines[-1].removeprefix("error: ") if lines else "it does not say why"
-            raise CommandError(f"it ended with {process.returncode}: {said}")
+            name = shlex.join([Path(command[0]).name, *command[1:]])
+            raise CommandError(f"{name} ended with {process.returncode}: {said}")
     return finished
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import statistics
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +14,7 @@ from i2i_export.parity import Case, Example, Inputs, engine_inputs, grey_levels,
 from i2i_export.proof import drawn_pictures, read_pictures
 from i2i_runtime.card import Card
 from measuring.contestants import Array
+from measuring.other_process import in_other_process
 from measuring.record import Quality
 from measuring.ways import Subject, Way
 
@@ -33,13 +32,13 @@ def examples_of(subject: Subject, card: Card, size: tuple[int, int]) -> list[Exa
 
     Raises:
         SourceError: no pictures where the user says.
+        DeviceError: too little memory to load the checkpoint.
     """
     examples: Sequence[Example] = []
     if subject.pictures:
         examples = read_pictures(subject.pictures, card, size)
     elif subject.checkpoint is not None:
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as processes:
-            examples = processes.submit(_in_checkpoint, subject.checkpoint, subject.direction).result()
+        examples = in_other_process(_in_checkpoint, subject.checkpoint, subject.direction)
     examples = examples or drawn_pictures(card, size)
     return list(examples[1::2] or examples)[:_MOST]
 
@@ -83,27 +82,33 @@ def _at(way: Way) -> Card:
     return replace(card, export=export)
 
 
-def quality(way: Way, answers: Sequence[Array], wanted: Sequence[Array], against: str) -> Quality:
+def quality(
+    way: Way, asked: Sequence[Inputs], answers: Sequence[Array], wanted: Sequence[Array], against: str
+) -> Quality:
     """Compare answers with those of a way that computes in FP32 on values; NaN is as far from them as can be: 0 dB.
 
     Args:
         way: whose answers they are.
-        answers: to `questions`.
+        asked: from `questions`.
+        answers: to them.
         wanted: the other's answers to the same pictures.
         against: the other's name.
     """
     card = _at(way)
     assert card.export is not None
+    # Batches repeat some, to be full.
+    pictures = len({picture.tobytes() for inputs in asked for picture in inputs[0]})
     found = []
     for answer, right in zip(answers, wanted, strict=True):
         if not np.isfinite(answer).all():
-            return Quality(against=against, pictures=sum(map(len, answers)), psnr_db=0.0, ssim=None)
+            return Quality(against=against, pictures=pictures, psnr_db=0.0, ssim=None)
         in_levels = grey_levels(right, card.output) if card.export.graph_io == "uint8" else right
-        found.append(likeness(Case(inputs=(), wanted=in_levels, found=answer), card))
+        for ours, theirs in zip(answer, in_levels, strict=True):
+            found.append(likeness(Case(inputs=(), wanted=theirs[None], found=ours[None]), card))
     similarities = [similarity for _, similarity in found if similarity is not None]
     return Quality(
         against=against,
-        pictures=sum(map(len, answers)),
+        pictures=pictures,
         psnr_db=min(psnr for psnr, _ in found),
         ssim=statistics.fmean(similarities) if similarities else None,
     )
@@ -131,7 +136,10 @@ def _is_float(way: Way) -> bool:
 
 
 def qualities(
-    ways: Sequence[Way], answers: Mapping[str, Sequence[Array]], is_trained_torch: bool
+    ways: Sequence[Way],
+    asked: Mapping[str, Sequence[Inputs]],
+    answers: Mapping[str, Sequence[Array]],
+    is_trained_torch: bool,
 ) -> dict[str, Quality]:
     """The quality of every way that answered and has something to be compared with, by contestant."""
     found = {}
@@ -144,5 +152,5 @@ def qualities(
         if way.row.backend.startswith("torch") and not is_trained_torch:
             continue
         against = right.row.name
-        found[name] = quality(way, answers[name], answers[right.contestant.name], against)
+        found[name] = quality(way, asked[name], answers[name], answers[right.contestant.name], against)
     return found

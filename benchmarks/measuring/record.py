@@ -13,6 +13,7 @@ from i2i_runtime.errors import UsageError, reason
 VERSION = 1
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 """As `i2i-export` calls them; of `torch` and OpenVINO what is computed in."""
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
 Size = tuple[int, int]
 """(height, width) in pixels."""
 
@@ -125,6 +126,8 @@ class Peak:
     """`cpu`, `cuda`."""
     precision: Precision | None
     """None of a copy."""
+    is_tf32: bool = False
+    """Of FP32, whether it was rounded to TF32, which TensorRT is told not to do."""
     per_second: float
     """Best round's median: FLOP/s, or bytes/s read and written."""
     spread: tuple[float, float]
@@ -244,7 +247,8 @@ class Record:
     peaks: tuple[Peak, ...]
     rows: tuple[Row, ...]
     yardstick: tuple[Turn, ...]
-    """Turns of a fixed piece of work, one in each round: what the machine itself was like at that time."""
+    """Turns of a fixed piece of work, one in each round: what the machine itself was like at that time. Rows of unlike
+    sizes and batches have rounds of their own."""
     yardstick_name: str
     yardstick_device: str = "cpu"
     """Rows of another device cannot be measured against it."""
@@ -256,11 +260,15 @@ class Record:
     """What to use, and what to mind, one sentence each."""
 
     def write(self, path: Path) -> None:
-        """Write it beside `path` and move it into place."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.partial")
-        beside.write_text(json.dumps(asdict(self), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        beside.replace(path)
+        """Write it.
+
+        Raises:
+            SinkError: it cannot be written.
+        """
+        # It imports OpenCV, which is none of the machine's description.
+        from measuring.output import write_json
+
+        write_json(path, asdict(self))
 
 
 def read_record(path: Path) -> Record:

@@ -2,8 +2,8 @@
 
 In each round each contestant has its turn, in short parts that are mixed with those of the others: a neighbour on the
 same machine slows it by 15 % for a second or so at a time, and a figure is compared with what had the same luck. All
-are started several times, since a process keeps its luck, such as where its memory lies, for as long as
-it lives (Kalibera and Jones 2013, Rigorous Benchmarking in Reasonable Time, section 4).
+are started several times, since a process keeps its luck, such as where its memory lies, for as long as it lives
+(Kalibera and Jones 2013, Rigorous Benchmarking in Reasonable Time).
 """
 
 from __future__ import annotations
@@ -62,7 +62,6 @@ class Pace:
 class Measured:
     """What came of a contestant."""
 
-    provider: str = ""
     load_s: list[float] = field(default_factory=list)
     first_s: list[float] = field(default_factory=list)
     warm_up_runs: list[int] = field(default_factory=list)
@@ -81,7 +80,7 @@ class Measured:
 
     @property
     def device_mib(self) -> float | None:
-        """Median over the starts of the most GPU memory."""
+        """Median over the starts of the GPU memory after the last round."""
         return statistics.median(self.device_mibs) if self.device_mibs else None
 
 
@@ -125,7 +124,8 @@ def measure(
                 workers[name] = worker = stack.enter_context(Worker(contestant))
                 asked = (questions or {}).get(name, ()) if start == 0 else ()
                 seen = sensors.get(contestant.device) if sensors is not None else None
-                with _failing(measured), seen.loading(worker.pid) if seen is not None else contextlib.nullcontext():
+                loading = seen.loading(worker.pid) if seen is not None else contextlib.nullcontext()
+                with _failing(measured, worker), loading:
                     parts[name] = pace.parts(_start(worker, pace, measured, asked))
             for number in pace.rounds_of(start):
                 runs: dict[str, list[float]] = defaultdict(list)
@@ -135,7 +135,7 @@ def measure(
                     if measured.failure is not None:
                         continue
                     time.sleep(pace.rest_s)
-                    with _failing(measured), windows.get(name, contextlib.nullcontext()):
+                    with _failing(measured, workers[name]), windows.get(name, contextlib.nullcontext()):
                         runs[name] += workers[name].turn(pace.seconds / parts[name], pace.runs)
                 for name, seconds in runs.items():
                     found[name].turns.append(Turn(start=start, round=number, seconds=tuple(seconds)))
@@ -157,7 +157,6 @@ def _mixed(parts: Mapping[str, int], random: np.random.Generator) -> list[str]:
 def _start(worker: Worker, pace: Pace, measured: Measured, questions: Questions) -> float:
     """Load, warm up, ask; returns about how many seconds a run takes."""
     opened = worker.open()
-    measured.provider = opened.provider
     measured.load_s.append(opened.load_s)
     measured.first_s.append(opened.first_s)
     warm_up = worker.warm_up(pace.warm_up_s)
@@ -168,7 +167,7 @@ def _start(worker: Worker, pace: Pace, measured: Measured, questions: Questions)
 
 
 def _note_memory(worker: Worker, measured: Measured, sensors: Sensors | None) -> None:
-    with _failing(measured):
+    with _failing(measured, worker):
         if (host := worker.memory_mib()) is not None:
             measured.host_mibs.append(host)
     if sensors is not None and (device := sensors.device_memory_mib(worker.pid)) is not None:
@@ -176,12 +175,13 @@ def _note_memory(worker: Worker, measured: Measured, sensors: Sensors | None) ->
 
 
 @contextlib.contextmanager
-def _failing(measured: Measured) -> Iterator[None]:
-    """Notes a failure instead of raising it."""
+def _failing(measured: Measured, worker: Worker) -> Iterator[None]:
+    """Notes a failure instead of raising it, and ends the process: the others may need its memory."""
     try:
         yield
     except ContestantError as error:
         measured.failure = str(error)
+        worker.close()
 
 
 class _Steps:

@@ -23,6 +23,8 @@ _DRIFTS = 0.01
 """A change over the last three windows that matters: half of the smallest that `compare.py` calls a change."""
 _TREND_Z = 1.28
 """Sees a trend where there is none 1 time in 5: that costs a few runs more, and the other mistake a figure."""
+_MANY = 10
+"""Rounds of which the outermost ones may be left out."""
 _STUDENT: Values = np.array(
     [
         (1, 63.657, 6.314),
@@ -65,9 +67,9 @@ class Ratio(NamedTuple):
 
     median: float
     low: float
-    """10th percentile over the rounds."""
+    """10th percentile over the rounds; of fewer than ten the lowest."""
     high: float
-    """90th percentile over the rounds."""
+    """90th percentile over the rounds; of fewer than ten the highest."""
 
 
 class Difference(NamedTuple):
@@ -113,8 +115,17 @@ def speedup(turns: Sequence[Turn], baseline_turns: Sequence[Turn]) -> Ratio:
     shared = own.keys() & baseline.keys()
     if not shared:
         raise ValueError("expected turns in the same rounds as the baseline's, found no round that both have")
-    low, median, high = np.percentile([baseline[number] / own[number] for number in shared], [10, 50, 90])
-    return Ratio(float(median), float(low), float(high))
+    return over_rounds([baseline[number] / own[number] for number in shared])
+
+
+def over_rounds(figures: Sequence[float] | Values) -> Ratio:
+    """The median of some rounds and their range: see `Ratio`.
+
+    Percentiles of few rounds would often leave out 1 where nothing differs: of three rounds, 3 times in 10.
+    """
+    tail = 10 if len(figures) >= _MANY else 0
+    low, median, high = np.percentile(figures, (tail, 50, 100 - tail)).tolist()
+    return Ratio(median=median, low=low, high=high)
 
 
 def start_levels(turns: Iterable[Turn], yardstick: Sequence[Turn] = ()) -> Values:

@@ -3,32 +3,36 @@
 from __future__ import annotations
 
 import importlib.util
-import multiprocessing
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from i2i_runtime.card import Card
-from i2i_runtime.engines import base, nvinfer
+from i2i_runtime.card import Card, ExportRecord
+from i2i_runtime.engines import nvinfer
 from i2i_runtime.engines.cards import card_of
-from i2i_runtime.engines.manifest import PLAN_SUFFIXES
-from i2i_runtime.errors import ModelError, UsageError
+from i2i_runtime.engines.manifest import PLAN_SUFFIXES, read_manifest
+from i2i_runtime.errors import DeviceError, ModelError, UsageError
 from measuring.contestants import Contestant
 from measuring.model_contestants import EngineContestant, TorchContestant
-from measuring.record import Precision, Row, Size
+from measuring.other_process import in_other_process
+from measuring.probes import OPENVINO
+from measuring.record import PRECISIONS, Precision, Row, Size
 
 if TYPE_CHECKING:
     from i2i_trainer.trained import Direction
 
 Device = Literal["cpu", "cuda"]
-BACKENDS = ("torch", "torch-compile", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx")
-PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
+_TORCH = ("torch", "torch-compile")
+_PLANS = ("tensorrt", "tensorrt-rtx")
+_ENGINES = ("onnxruntime", "openvino", *_PLANS)
+BACKENDS = (*_TORCH, *_ENGINES)
 _LIBRARIES = {
     "torch": ("torch", "i2i[train]"),
+    "torch-compile": ("torch", "i2i[train]"),
     "onnxruntime": ("onnxruntime", "i2i[cpu]' or 'i2i[gpu]"),
     "openvino": ("openvino", "i2i[openvino]"),
     "tensorrt": ("tensorrt", "i2i[tensorrt]"),
@@ -43,7 +47,6 @@ _NAMES = {
     "tensorrt": "TensorRT",
     "tensorrt-rtx": "TensorRT-RTX",
 }
-_OPENVINO: dict[Precision, base.Precision] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 _ANY_LOSS = ("--min-psnr", "1", "--tolerance", "2")
 """Of random weights only the speed is of interest."""
 
@@ -87,6 +90,8 @@ class Wanted:
     """What the user asked for."""
 
     backends: Sequence[str] = BACKENDS
+    named: Sequence[str] = ()
+    """Those of them that the user asked for by name: where one has no row it is said why."""
     precisions: Sequence[Precision] = PRECISIONS
     sizes: Sequence[Size | None] = (None,)
     """None is that of the model."""
@@ -98,6 +103,15 @@ class Wanted:
 def default_device() -> Device:
     """`cuda` where a CUDA GPU is in reach, else `cpu`."""
     return "cuda" if nvinfer.gpu() is not None else "cpu"
+
+
+def why_not_the_gpu(gpus: Sequence[str]) -> list[str]:
+    """Why `default_device` is `cpu` on a machine that has GPUs, as one line; else none."""
+    try:
+        nvinfer.require_gpu()
+    except DeviceError as error:
+        return [f"the GPU ({gpus[0]}): {error}"] if gpus else []
+    return []
 
 
 def find_ways(subject: Subject, wanted: Wanted, folder: Path, on_progress: Callable[[str], None]) -> Ways:
@@ -112,11 +126,34 @@ def find_ways(subject: Subject, wanted: Wanted, folder: Path, on_progress: Calla
     return finder.found
 
 
+@dataclass(frozen=True, kw_only=True)
+class _File:
+    """An exported file, and what it is run at."""
+
+    path: Path
+    name: str
+    """Of the user's own, or of what `how` makes."""
+    size: Size
+    batch: int
+    card: Card
+    how: str | None = None
+    """The command that makes it, where the user has not got it yet."""
+
+    @property
+    def export(self) -> ExportRecord:
+        assert self.card.export is not None, "i2i-export wrote the card"
+        return self.card.export
+
+
 class _Finder:
     def __init__(self, subject: Subject, wanted: Wanted, folder: Path, on_progress: Callable[[str], None]) -> None:
         self._subject, self._wanted, self._folder, self._on_progress = subject, wanted, folder, on_progress
         self.found = Ways()
-        self._is_missing: set[str] = set()
+        self._named = set(wanted.named)
+        self._explained: set[str] = set()
+        """Backends of which a reason was given."""
+        self._refused: dict[Path, str] = {}
+        """Why there is no such export."""
 
     def find(self) -> None:
         for size in self._wanted.sizes:
@@ -125,129 +162,114 @@ class _Finder:
                     self._of_engine(self._subject.engine, size, batch)
                 else:
                     self._of_checkpoint(size, batch)
+        for backend in self._named - self._explained - {way.row.backend for way in self.found.ways}:
+            if self._subject.engine is not None:
+                self._leave_out(
+                    f"{_NAMES[backend]}: it does not run {self._subject.engine.name}; "
+                    "of --checkpoint alone i2i-export makes a file for it"
+                )
 
     # A checkpoint -----------------------------------------------------------------------------------------------------
 
-    def _of_checkpoint(self, size: Size | None, batch: int) -> None:
-        plain = self._export("fp32", "onnx", size, batch)
+    def _of_checkpoint(self, asked: Size | None, batch: int) -> None:
+        plain = self._export("fp32", "onnx", asked, batch)
         if isinstance(plain, str):
             raise ModelError(plain)
-        card = card_of(plain)
-        assert card is not None, "i2i-export writes a card"
-        size = _sizes_of(card)
-        self.found.graphs[size, batch] = plain
-        self._torch(card, size, batch)
-        for precision in self._wanted.precisions:
-            if precision == "bf16":
-                # Nothing to export: libraries compute a float32 graph in it.
-                self._openvino(plain, size, batch, ("bf16",), self._how("fp32", "onnx", batch))
-                continue
-            if precision == "fp16" and self._wanted.device == "cpu":
-                self._openvino(plain, size, batch, ("fp16",), self._how("fp32", "onnx", batch))
-                continue
-            path = plain if precision == "fp32" else self._export(precision, "onnx", size, batch)
-            how = self._how(precision, "onnx", batch)
-            if isinstance(path, str):
-                self.found.left_out.append(path)
-                continue
-            self._onnx_runtime(path, size, batch, precision, how)
-            self._openvino(path, size, batch, (precision,), how)
-        if self._wanted.device == "cuda":
-            self._plans(size, batch)
-
-    def _plans(self, size: Size, batch: int) -> None:
-        for backend in ("tensorrt", "tensorrt-rtx"):
-            if not self._is_here(backend):
-                continue
+        self.found.graphs[plain.size, batch] = plain.path
+        self._torch(plain.card, plain.size, batch)
+        for backend in _ENGINES:
             for precision in self._wanted.precisions:
-                if precision == "bf16":
+                if not self._can(backend, precision):
                     continue
-                path = self._export(precision, backend, size, batch)
-                if isinstance(path, str):
-                    self.found.left_out.append(path)
+                target = backend if backend in _PLANS else "onnx"
+                file = self._export(_stored_in(backend, precision), target, asked, batch)
+                if isinstance(file, str):
+                    self._leave_out(file, backend)
                 else:
-                    self._add(path, backend, "cuda", precision, size, batch, how=self._how(precision, backend, batch))
+                    self._add(file, backend, precision)
 
-    def _export(self, precision: Precision, target: str, size: Size | None, batch: int) -> Path | str:
+    def _export(self, precision: Precision, target: str, asked: Size | None, batch: int) -> _File | str:
         """The exported file, or why there is none."""
-        assert self._subject.checkpoint is not None
+        checkpoint = self._subject.checkpoint
+        assert checkpoint is not None
         suffix = ".onnx" if target == "onnx" else ".plan"
-        sides = f"{size[0]}x{size[1]}" if size else "own"
+        sides = f"{asked[0]}x{asked[1]}" if asked else "own"
         path = self._folder / f"{precision}-{target}-{sides}-{batch}{suffix}"
-        if path.is_file():
-            return path
-        self._on_progress(f"exporting {precision} for {target}")
-        options = self._options(precision, target, batch) + (["--size", sides] if size else [])
-        if self._subject.pictures:
-            options += ["--pictures", self._subject.pictures]
-        if not self._subject.is_trained:
-            options += _ANY_LOSS
-        command = ["-m", "i2i_export", str(self._subject.checkpoint), "-o", str(path), *options]
-        finished = subprocess.run([sys.executable, *command], capture_output=True, text=True)
-        if finished.returncode == 0:
-            return path
-        said = [line.removeprefix("error: ") for line in finished.stderr.splitlines() if line.startswith("error: ")]
-        return f"{precision} for {_NAMES.get(target, target)}: {said[-1] if said else 'i2i-export failed'}"
-
-    def _options(self, precision: Precision, target: str, batch: int) -> list[str]:
+        if path in self._refused:
+            return self._refused[path]
         options = [] if precision == "fp32" else [f"--{precision}"]
         options += ["--target", target] if target != "onnx" else []
         options += ["--direction", self._subject.direction] if self._subject.direction else []
+        options += ["--size", sides] if asked else []
         # A graph of a fixed size is what an export is by default; of a fixed batch it is always one.
-        return options + (["--dynamic", "--max-batch", str(batch)] if batch > 1 else [])
-
-    def _how(self, precision: Precision, target: str, batch: int) -> str:
-        checkpoint = self._subject.checkpoint
-        assert checkpoint is not None
-        output = f"{checkpoint.stem}{'' if precision == 'fp32' else f'-{precision}'}"
-        options = self._options(precision, target, batch)
-        suffix = "onnx" if target == "onnx" else "plan"
-        return " ".join(["i2i-export", checkpoint.name, *options, "-o", f"{output}.{suffix}"])
+        options += ["--dynamic", "--max-batch", str(batch)] if batch > 1 else []
+        options += [] if self._subject.is_trained else _ANY_LOSS
+        pictures = self._subject.pictures
+        if not path.is_file():
+            self._on_progress(f"exporting {precision} for {target}")
+            command = ["-m", "i2i_export", str(checkpoint), *options, *_pictures(pictures), "-o", str(path)]
+            finished = subprocess.run([sys.executable, *command], capture_output=True, text=True)
+            if finished.returncode != 0:
+                lines = [line for line in finished.stderr.splitlines() if line.startswith("error: ")]
+                said = lines[-1].removeprefix("error: ") if lines else "i2i-export failed"
+                self._refused[path] = f"{precision} for {_NAMES.get(target, target)}: {said}"
+                return self._refused[path]
+        card = card_of(path)
+        assert card is not None, "i2i-export writes a card"
+        name = f"{checkpoint.stem}{'' if precision == 'fp32' else f'-{precision}'}{suffix}"
+        # Reports are made to be shown: no folder of this machine is in them.
+        shown = _pictures(Path(pictures).name or pictures if pictures else None)
+        how = shlex.join(["i2i-export", checkpoint.name, *options, *shown, "-o", name])
+        return _File(path=path, name=name, size=_sizes_of(card), batch=batch, card=card, how=how)
 
     # An engine file ---------------------------------------------------------------------------------------------------
 
-    def _of_engine(self, path: Path, size: Size | None, batch: int) -> None:
+    def _of_engine(self, path: Path, asked: Size | None, batch: int) -> None:
         if not path.is_file():
             raise ModelError(f"{path}: no such engine file; make one with i2i-export RUN/best.pt -o model.onnx")
         card = card_of(path)
-        graph = path.with_name(f"{path.name}.onnx") if path.suffix.lower() in PLAN_SUFFIXES else path
         if card is None or card.export is None:
             raise UsageError(
                 f"{path}: it carries no card of i2i-export, which says what goes in; give the checkpoint: --checkpoint"
             )
-        size = _allowed(path, card, size, batch)
-        if graph.suffix.lower() == ".onnx" and graph.is_file():
-            self.found.graphs[size, batch] = graph
-        if self._subject.checkpoint is not None or self._is_here("torch"):
-            self._torch(card, size, batch)
-        precision = card.export.precision
+        size = _allowed(path, card, asked, batch)
+        own = _File(path=path, name=path.name, size=size, batch=batch, card=card)
+        files = {"openvino": own}
+        graph: _File | None = own
         if path.suffix.lower() in PLAN_SUFFIXES:
-            self._add(path, "tensorrt", "cuda", precision, size, batch)
-        elif path.suffix.lower() == ".xml":
-            self._openvino(path, size, batch, [precision] if precision != "fp32" else self._wanted.precisions, None)
-            return
-        if graph.is_file():
-            self._onnx_runtime(graph, size, batch, precision, None)
-            if self._wanted.device == "cpu":
-                wanted = self._wanted.precisions if precision == "fp32" else [precision]
-                self._openvino(
-                    graph, size, batch, [each for each in wanted if each != "int8" or precision == "int8"], None
-                )
+            manifest = read_manifest(path)
+            library = "tensorrt-rtx" if manifest is not None and manifest.library == "tensorrt_rtx" else "tensorrt"
+            self._named |= {library} & set(self._wanted.backends)
+            files = {library: own}
+            beside = path.with_name(f"{path.name}.onnx")
+            its = card_of(beside)
+            graph = None
+            if its is not None and its.export is not None:
+                graph = replace(own, path=beside, name=beside.name, card=its)
+        if graph is not None and graph.path.suffix.lower() == ".onnx":
+            self.found.graphs[size, batch] = graph.path
+            files |= {"onnxruntime": graph, "openvino": graph}
+        self._torch(card, size, batch)
+        for backend, file in files.items():
+            for precision in self._wanted.precisions:
+                stored = file.export.precision
+                if stored in (precision, _stored_in(backend, precision)) and self._can(backend, precision):
+                    self._add(file, backend, precision)
+        if card.export.precision not in self._wanted.precisions:
+            self._leave_out(f"{path.name} itself: it is in {card.export.precision}, which --precisions leaves out")
 
     # Both -------------------------------------------------------------------------------------------------------------
 
     def _torch(self, card: Card, size: Size, batch: int) -> None:
-        backends = [backend for backend in ("torch", "torch-compile") if backend in self._wanted.backends]
-        if not backends or not self._is_here("torch"):
-            return
-        checkpoint = self._subject.checkpoint or self._initial_weights(card)
         device = self._wanted.device
-        for backend in backends:
+        for backend in _TORCH:
             for precision in self._wanted.precisions:
-                # Autocast is what users of a GPU know; on a CPU it gains something on the newest servers only.
-                if precision == "int8" or (precision != "fp32" and device == "cpu"):
+                if not self._can(backend, precision):
                     continue
-                row = self._row(backend, device, precision, size, batch, "module, float", None)
+                checkpoint = self._subject.checkpoint or self._initial_weights(card)
+                if checkpoint is None:
+                    return
+                row = self._row(backend, precision, size, batch, "module, float", None)
                 contestant = TorchContestant(
                     name=_full_name(row),
                     device=device,
@@ -255,98 +277,53 @@ class _Finder:
                     direction=self._subject.direction,
                     size=size,
                     batch=batch,
-                    threads=self._wanted.threads,
+                    threads=row.threads,
                     precision=precision,
                     is_compiled=backend == "torch-compile",
                 )
                 self.found.ways.append(Way(row=row, contestant=contestant, file=None, card=card))
 
-    def _initial_weights(self, card: Card) -> Path:
+    def _initial_weights(self, card: Card) -> Path | None:
         """A checkpoint of an engine's architecture: as fast as the trained one, which is not at hand."""
         path = self._folder / "initial.pt"
-        if not path.is_file():
-            self.found.left_out.append(
-                "PyTorch with the engine's weights: it runs initial ones, which are as fast; --checkpoint gives yours"
-            )
+        if path.is_file():
+            return path
+        if importlib.util.find_spec("onnx") is None:
+            self._leave_out("PyTorch with initial weights: onnx is not installed; pip install 'i2i[export]'", *_TORCH)
+            return None
+        try:
             make_checkpoint(path, card)
+        except DeviceError as error:
+            self._leave_out(f"PyTorch with initial weights: {error}", *_TORCH)
+            return None
+        self._leave_out(
+            "PyTorch with the engine's weights: it runs initial ones, which are as fast; --checkpoint gives yours"
+        )
         return path
 
-    def _onnx_runtime(self, path: Path, size: Size, batch: int, precision: Precision, how: str | None) -> None:
-        if not self._is_here("onnxruntime"):
-            return
-        from i2i_runtime.engines.onnxruntime import devices_here
-
-        device = self._wanted.device
-        if device == "cuda" and "cuda" not in devices_here():
-            self._leave_out("ONNX Runtime on the GPU: this one is built for CPUs; pip install 'i2i[gpu]'")
-            device = "cpu"
-        if precision == "fp16" and device == "cpu":
-            self._leave_out("fp16 in ONNX Runtime: a CPU computes it in FP32, no faster")
-            return
-        self._add(path, "onnxruntime", device, precision, size, batch, how=how)
-
-    def _openvino(self, path: Path, size: Size, batch: int, precisions: Sequence[Precision], how: str | None) -> None:
-        if self._wanted.device != "cpu" or not self._is_here("openvino"):
-            return
-        from i2i_runtime.engines.openvino import precisions as precisions_here
-
-        for precision in precisions:
-            # Layers in INT8 say so themselves; all others are computed in FP32.
-            computed = "f32" if precision == "int8" else _OPENVINO[precision]
-            if computed not in precisions_here("cpu"):
-                self._leave_out(f"{precision} in OpenVINO: this CPU does not compute in it")
-                continue
-            file = how.split()[-1] if how else path.name
-            run_it = f"i2i-run --engine {file} --backend openvino" + (
-                f" --precision {computed}" if computed != "f32" else ""
-            )
-            self._add(
-                path,
-                "openvino",
-                "cpu",
-                precision,
-                size,
-                batch,
-                engine_precision=computed,
-                how=f"{how}; then {run_it}" if how else run_it,
-            )
-
-    def _add(
-        self,
-        path: Path,
-        backend: str,
-        device: Device,
-        precision: Precision,
-        size: Size,
-        batch: int,
-        *,
-        engine_precision: base.Precision | None = None,
-        how: str | None = None,
-    ) -> None:
-        if backend not in self._wanted.backends or precision not in self._wanted.precisions:
-            return
-        card = card_of(path)
-        assert card is not None
-        assert card.export is not None
-        graph = f"{'dynamic' if card.export.profile else 'static'}, {card.export.graph_io}"
-        row = self._row(backend, device, precision, size, batch, graph, how)
-        is_onnx = path.suffix.lower() == ".onnx"
+    def _add(self, file: _File, backend: str, precision: Precision) -> None:
+        how = file.how
+        if backend == "openvino":
+            computed = [] if OPENVINO[precision] == "f32" else ["--precision", OPENVINO[precision]]
+            run_it = shlex.join(["i2i-run", "--engine", file.name, "--backend", "openvino", *computed])
+            how = f"{how}; then {run_it}" if how else run_it
+        graph = f"{'dynamic' if file.export.profile else 'static'}, {file.export.graph_io}"
+        row = self._row(backend, precision, file.size, file.batch, graph, how)
         contestant = EngineContestant(
             name=_full_name(row),
-            device=device,
-            path=path,
-            size=size,
-            batch=batch,
-            threads=self._wanted.threads if device == "cpu" else None,
-            backend=(backend if is_onnx else None),  # type: ignore[arg-type]
-            engine_device="cuda" if device == "cuda" else "cpu",
-            engine_precision=engine_precision,
+            device=row.device,
+            path=file.path,
+            size=file.size,
+            batch=file.batch,
+            threads=row.threads,
+            backend=(backend if file.path.suffix.lower() == ".onnx" else None),  # type: ignore[arg-type]
+            engine_device="cuda" if row.device == "cuda" else "cpu",
+            engine_precision=OPENVINO[precision] if backend == "openvino" else None,
         )
-        self.found.ways.append(Way(row=row, contestant=contestant, file=path, card=card))
+        self.found.ways.append(Way(row=row, contestant=contestant, file=file.path, card=file.card))
 
-    def _row(
-        self, backend: str, device: Device, precision: Precision, size: Size, batch: int, graph: str, how: str | None
-    ) -> Row:
+    def _row(self, backend: str, precision: Precision, size: Size, batch: int, graph: str, how: str | None) -> Row:
+        device = self._device_of(backend)
         return Row(
             name=f"{_NAMES[backend]} {device.upper()} {precision}",
             backend=backend,
@@ -354,25 +331,75 @@ class _Finder:
             precision=precision,
             size=size,
             batch=batch,
-            threads=self._wanted.threads,
+            # An engine on a GPU has no use for them.
+            threads=self._wanted.threads if device == "cpu" or backend in _TORCH else None,
             graph=graph,
             how=how,
             is_baseline=precision == "fp32" and backend in ("torch", "torch-compile", "onnxruntime"),
         )
 
-    def _is_here(self, backend: str) -> bool:
-        """Whether it was asked for and is installed; said once where not."""
-        module, extra = _LIBRARIES[backend]
-        if backend != "torch" and backend not in self._wanted.backends:
+    def _can(self, backend: str, precision: Precision) -> bool:
+        """Whether it was asked for and there is a way to it here; said once where not."""
+        if backend not in self._wanted.backends:
             return False
-        if importlib.util.find_spec(module) is not None:
-            return True
-        self._leave_out(f"{_NAMES[backend]}: not installed; pip install '{extra}'")
-        return False
+        device = "cpu" if backend == "openvino" else "cuda" if backend in _PLANS else self._wanted.device
+        if device != self._wanted.device:
+            if backend in self._named:
+                self._leave_out(f"{_NAMES[backend]}: it is measured with --device {device} only", backend)
+            return False
+        module, extra = _LIBRARIES[backend]
+        if importlib.util.find_spec(module) is None:
+            name = "PyTorch" if module == "torch" else _NAMES[backend]
+            self._leave_out(f"{name}: not installed; pip install '{extra}'", backend)
+            return False
+        why = self._why_not(backend, precision)
+        if why is not None:
+            self._leave_out(why, backend)
+        return why is None
 
-    def _leave_out(self, why: str) -> None:
+    def _why_not(self, backend: str, precision: Precision) -> str | None:
+        """Why a library that is here does not compute in a precision."""
+        device = self._device_of(backend)
+        if backend in _TORCH and precision != "fp32":
+            # Autocast is what users of a GPU know; on a CPU it gains something on the newest servers only.
+            if device == "cpu":
+                return "PyTorch on a CPU: it is measured in fp32 only"
+            if precision == "int8":
+                return "int8 in PyTorch: i2i-export quantises graphs only"
+        if backend == "onnxruntime" and precision == "fp16" and device == "cpu":
+            return "fp16 in ONNX Runtime: a CPU computes it in FP32, no faster"
+        if backend in ("onnxruntime", *_PLANS) and precision == "bf16":
+            return f"bf16 in {_NAMES[backend]}: i2i-export makes no such files"
+        if backend == "openvino":
+            from i2i_runtime.engines.openvino import precisions
+
+            if OPENVINO[precision] not in precisions("cpu"):
+                return f"{precision} in OpenVINO: this CPU does not compute in it"
+        return None
+
+    def _device_of(self, backend: str) -> Device:
+        if backend == "onnxruntime" and self._wanted.device == "cuda":
+            from i2i_runtime.engines.onnxruntime import devices_here
+
+            if "cuda" not in devices_here():
+                self._leave_out("ONNX Runtime on the GPU: this one is built for CPUs; pip install 'i2i[gpu]'")
+                return "cpu"
+        return self._wanted.device
+
+    def _leave_out(self, why: str, *backends: str) -> None:
+        self._explained.update(backends)
         if why not in self.found.left_out:
             self.found.left_out.append(why)
+
+
+def _stored_in(backend: str, precision: Precision) -> Precision:
+    """In which precision the file is that a backend computes in a precision."""
+    # OpenVINO computes a graph of FP32 in what it is asked for; layers in INT8 say so themselves.
+    return "fp32" if backend == "openvino" and precision != "int8" else precision
+
+
+def _pictures(where: str | None) -> list[str]:
+    return ["--pictures", where] if where else []
 
 
 def make_checkpoint(path: Path, generator: Card | tuple[str, int, Size]) -> None:
@@ -380,10 +407,9 @@ def make_checkpoint(path: Path, generator: Card | tuple[str, int, Size]) -> None
 
     Raises:
         UsageError: no such generator.
+        DeviceError: too little memory.
     """
-    # In a process of its own: PyTorch would stay in this one.
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as processes:
-        processes.submit(_save_untrained, path, generator).result()
+    in_other_process(_save_untrained, path, generator)
 
 
 def _save_untrained(path: Path, generator: Card | tuple[str, int, Size]) -> None:

@@ -21,7 +21,10 @@ from measuring.spread import is_stable
 
 _WINDOW_S = 0.5
 """Runs of about so long are looked at together, to see whether the time is stable."""
-_LONGEST_WINDOW = 50
+_WINDOWS = (2, 50)
+"""Runs of the shortest and of the longest window: no trend would stand out of three runs."""
+_COLD_BELOW_S = 0.25
+"""A run that takes longer hardly feels that caches, clocks and sleeping threads have cooled down."""
 
 
 class ContestantError(Exception):
@@ -158,20 +161,19 @@ class _Served:
     def warm_up(self, longest_s: float) -> WarmUp:
         running = self._loaded()
         seconds: list[float] = []
-        window = 1
+        window = _WINDOWS[0]
         end = time.perf_counter() + longest_s
         while time.perf_counter() < end or not seconds:
             seconds.append(_timed(running))
             self._quickest = min(self._quickest, seconds[-1])
-            window = max(1, min(_LONGEST_WINDOW, round(_WINDOW_S / self._quickest)))
+            window = max(_WINDOWS[0], min(_WINDOWS[1], round(_WINDOW_S / self._quickest)))
             if is_stable(seconds, window):
                 return WarmUp(len(seconds), True, statistics.median(seconds[-window:]))
         return WarmUp(len(seconds), False, statistics.median(seconds[-window:]))
 
     def turn(self, seconds: float, runs: int) -> list[float]:
         running = self._loaded()
-        # Caches, clocks and sleeping threads have cooled down since the last turn; a long run hardly feels that.
-        if self._quickest < seconds / 4:
+        if self._quickest < _COLD_BELOW_S:
             running.run()
         found: list[float] = []
         end = time.perf_counter() + seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,7 +35,9 @@ def draw_curves(curves: Sequence[Curve], path: Path) -> Plot:
         path: of the PNG to write.
     """
     shown = SHOWN[curves[0].kind]
-    labels = {each.x: each.label for curve in curves for each in curve.points}
+    labels: dict[float, dict[str, None]] = defaultdict(dict)
+    for each in (each for curve in curves for each in curve.points):
+        labels[each.x][each.label] = None
     with picture(
         path,
         title=shown.title,
@@ -46,17 +49,17 @@ def draw_curves(curves: Sequence[Curve], path: Path) -> Plot:
             _draw(axes, curve, shown.scale)
         # Sizes, batches and threads double from point to point; the line that memory follows is straight on plain axes.
         is_plain = curves[0].kind == "memory"
-        axes.set_xlabel(shown.x if is_plain else f"{shown.x}, logarithmic")
+        axes.set_xlabel("megapixels" if is_plain else f"{shown.x}, logarithmic")
         axes.set_ylabel(f"{shown.y}, logarithmic" if shown.is_power else shown.y)
         if not is_plain:
             axes.set_xscale("log")
+            axes.set_xticks(sorted(labels), ["\n".join(labels[x]) for x in sorted(labels)])
+            axes.set_xticks([], minor=True)
         if shown.is_power:
             axes.set_yscale("log")
             _few_digits(axes)
         else:
             axes.set_ylim(bottom=0)
-        axes.set_xticks(sorted(labels), [labels[x] for x in sorted(labels)])
-        axes.set_xticks([], minor=True)
         axes.grid(True)
         axes.legend(
             loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=8, handlelength=2.4,

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-import numpy as np
 from rich.table import Table
 
 from measuring.curves import Curve, Kind, Point
 from measuring.figures import ratio, words
-from measuring.spread import Ratio
 from reporting.table import digits
 
 
@@ -51,9 +49,10 @@ def table_of(curves: Sequence[Curve]) -> Table:
 def rows_of(curves: Sequence[Curve]) -> list[tuple[str, list[str]]]:
     """The label of each place, and what each curve has there."""
     scale = SHOWN[curves[0].kind].scale
-    labels = {each.x: each.label for curve in curves for each in curve.points}
-    by_x = [{each.x: _cell(each, scale) for each in curve.points} for curve in curves]
-    return [(labels[x], [cells.get(x, "-") for cells in by_x]) for x in sorted(labels)]
+    # Sizes of as many pixels, such as 256x256 and 128x512, are two places.
+    places = {each.label: each.x for curve in curves for each in curve.points}
+    by_label = [{each.label: _cell(each, scale) for each in curve.points} for curve in curves]
+    return [(label, [cells.get(label, "-") for cells in by_label]) for label in sorted(places, key=places.__getitem__)]
 
 
 def _cell(each: Point, scale: float) -> str:
@@ -68,22 +67,20 @@ def findings(curves: Sequence[Curve]) -> list[str]:
 
 
 def _latency(curve: Curve) -> Iterator[str]:
-    if curve.law is not None:
-        yield f"{curve.model}, {curve.name}: latency grows as pixels^{_law(curve)}"
+    yield from _law(curve, "latency grows as pixels")
 
 
 def _export(curve: Curve) -> Iterator[str]:
-    if curve.law is not None:
-        yield f"{curve.model}, {curve.name}: time grows as parameters^{_law(curve)}"
+    yield from _law(curve, "time grows as parameters")
 
 
-def _law(curve: Curve) -> str:
+def _law(curve: Curve, grows: str) -> Iterator[str]:
+    """Nothing of a single round, which does not say how noisy it is."""
     law = curve.law
-    assert law is not None
-    found = f"{law.exponent:.2f}"
-    if law.low is not None and law.high is not None:
-        found += f" ({law.low:.2f} to {law.high:.2f})"
-    return found if len(curve.points) < 3 else f"{found}; no point is more than {law.off:.0%} off that"
+    if law is None or law.low is None or law.high is None:
+        return
+    found = f"{curve.model}, {curve.name}: {grows}^{law.exponent:.2f} ({law.low:.2f} to {law.high:.2f})"
+    yield found if len(curve.points) < 3 else f"{found}; no point is more than {law.off:.0%} off that"
 
 
 def _throughput(curve: Curve) -> Iterator[str]:
@@ -106,9 +103,14 @@ def _efficiency(curve: Curve) -> Iterator[str]:
 
 
 def _memory(curve: Curve) -> Iterator[str]:
-    if curve.line is not None:
-        base, slope = digits(curve.line.base), digits(curve.line.slope)
-        yield f"{curve.model}, {curve.name}: peak memory is {base} MiB, and {slope} MiB more for each megapixel"
+    """Nothing of a single start, as above."""
+    line = curve.line
+    if line is not None and line.low is not None and line.high is not None:
+        base, slope, low, high = map(digits, (line.base, line.slope, line.low, line.high))
+        yield (
+            f"{curve.model}, {curve.name}: peak memory is {base} MiB, and {slope} ({low} to {high}) MiB more for each "
+            "megapixel"
+        )
 
 
 _SAY: dict[Kind, Callable[[Curve], Iterator[str]]] = {
@@ -126,14 +128,14 @@ def _cost_of_free_sizes(curves: Sequence[Curve]) -> Iterator[str]:
         for static in latencies:
             is_pair = (dynamic.model, dynamic.engine) == (static.model, static.engine)
             if is_pair and (dynamic.graph, static.graph) == ("dynamic", "static"):
+                # Over all sizes that both have, and all rounds.
+                fixed = {each.label: each.rounds for each in static.points}
+                both = [each for each in dynamic.points if each.label in fixed]
+                if not both:
+                    continue
+                free = [seconds for each in both for seconds in each.rounds]
+                over = ratio(free, [seconds for each in both for seconds in fixed[each.label]])
                 yield (
-                    f"{dynamic.model}, {dynamic.engine}: a graph of free sizes takes {words(_over(dynamic, static))} "
-                    "times as long as one of a fixed size"
+                    f"{dynamic.model}, {dynamic.engine}: a graph of free sizes takes {words(over)} times as long as "
+                    "one of a fixed size"
                 )
-
-
-def _over(dynamic: Curve, static: Curve) -> Ratio:
-    """Over all sizes that both have, and all rounds."""
-    fixed = {each.x: each.rounds for each in static.points}
-    pairs = [(each.rounds, fixed[each.x]) for each in dynamic.points if each.x in fixed]
-    return ratio(np.concatenate([one for one, _ in pairs]).tolist(), np.concatenate([two for _, two in pairs]).tolist())

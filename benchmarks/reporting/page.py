@@ -9,20 +9,21 @@ from __future__ import annotations
 import re
 import statistics
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from i2i_runtime.errors import I2IError, reason
-from measuring.comparison import compare
+from i2i_runtime.errors import I2IError, SinkError, UsageError, reason
+from measuring.comparison import RowComparison, compare
 from measuring.figures import read_figures, words
 from measuring.record import Environment, read_record
 from measuring.spread import Ratio
 from measuring.stages import STAGES, WAITS, Stages, read_stages
 from reporting import plots
 from reporting.plots import Plot
+from reporting.report import header, markdown_table, shareable
 from reporting.stage_plot import draw_stages
 from reporting.standing import Group, groups
 from reporting.table import Column, columns, marks
@@ -32,7 +33,6 @@ _OF_ANY = ("speedup", "spread", "psnr", "ssim", "peak", "limit", "host")
 _OF_GPU = ("p50", "p90", "rate", "device", "power")
 _TIME = re.compile(r"\d ?(?:ms|µs|s|seconds|[GT](?:FLOP|B)/s)\b")
 """A time or a speed in a sentence."""
-_MAKE = re.compile(r"Make it: (.+)$")
 _HEAD = """# Benchmarks
 
 How fast the models run, what limits them, and what to use, as measured on the machines named below. This page is made
@@ -40,16 +40,18 @@ by `make bench` from what it measures; to change it, change `benchmarks/reportin
 
 ## How to read it
 
-- **Ratios come first.** *1.31 (1.24 to 1.38)* is the median over the rounds, and the range in which 8 of 10 rounds lie.
-  Where that range holds 1.00, there is no difference to speak of.
+- **Ratios come first.** *1.31 (1.24 to 1.38)* is the median over the rounds and the range in which 8 of 10 rounds lie,
+  or of fewer than ten rounds all of them, from lowest to highest. Where that range holds 1.00, there is no difference
+  to speak of; where it does not, it may be chance: of five rounds 1 time in 16.
 - **All that is compared took turns** in the same minutes on the same machine, so that whatever disturbed it disturbed
   all alike. Figures of two sections, or of two machines, cannot be compared.
-- **Of a CPU no times are given**: they depend on the machine, its load and its temperature. Of a GPU they are.
+- **Of a CPU no times are given**: they depend on the machine, its load and its temperature. Of a GPU the first section
+  and the last one give them.
 - Weights are initial ones, unless a section says otherwise: speed does not depend on what was learnt.
 
 ## On your machine
 
-    make bench                                            # all of it, about 12 minutes; makes this page anew
+    make bench                                            # all of it, about 14 minutes; makes this page anew
     python benchmarks/refresh.py --only latency,pipeline  # some of it
     python benchmarks/refresh.py --page-only              # the page alone, from figures that are there
 
@@ -93,28 +95,36 @@ class Page:
 
     text: str
     missing: dict[str, str]
-    """By section, why it has no new figures."""
+    """By section that was to be made anew, why it has no figures."""
 
 
-def make_page(results: Path, images: Path, before: str = "") -> Page:
+def make_page(results: Path, images: Path, before: str = "", anew: Collection[str] | None = None) -> Page:
     """Make the page.
 
     Args:
         results: the folder of JSON files.
         images: the folder for plots, `images` beside the page.
-        before: the page as it was; sections without figures are taken from it.
+        before: the page as it was; sections that are not made anew are taken from it.
+        anew: names of the sections to make of what is in `results`; None: all of them.
+
+    Raises:
+        SinkError: a plot cannot be written.
     """
     missing: dict[str, str] = {}
     parts = [_HEAD]
     for section in SECTIONS:
         begins, ends = f"<!-- {section.name} -->", f"<!-- end of {section.name} -->"
-        try:
-            body = "\n\n".join(section.figures(results, images))
-        except I2IError as error:
-            missing[section.name] = str(error)
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
-            missing[section.name] = f"its figures are of another kind ({type(error).__name__}: {reason(error)})"
-        if section.name in missing:
+        body = ""
+        if anew is None or section.name in anew:
+            try:
+                body = "\n\n".join(section.figures(results, images))
+            except SinkError:
+                raise
+            except I2IError as error:
+                missing[section.name] = str(error)
+            except (LookupError, TypeError, ValueError, AttributeError) as error:
+                missing[section.name] = f"its figures are of another kind ({type(error).__name__}: {reason(error)})"
+        if not body:
             kept = before.partition(begins)[2].partition(ends)[0].strip()
             body = kept or f"Not measured yet: `python benchmarks/refresh.py --only {section.name}` does it."
         heading = f"## {section.title}\n\n{_wrapped(section.about)}\n\n    {section.at_length}"
@@ -144,15 +154,9 @@ def _wrapped(sentence: str) -> str:
 
 
 def _items(sentences: Iterable[str]) -> list[str]:
-    """A list, as a paragraph; nothing of none."""
-    items = [_wrapped(f"- {sentence}") for sentence in sentences]
+    """A list of plain text, as a paragraph; nothing of none."""
+    items = [_wrapped(f"- {shareable(sentence)}") for sentence in sentences]
     return ["\n".join(items)] if items else []
-
-
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Columns after the first hold figures."""
-    lines = [f"| {' | '.join(columns)} |", f"|---|{'---:|' * (len(columns) - 1)}"]
-    return "\n".join([*lines, *(f"| {' | '.join(cells)} |" for cells in rows)])
 
 
 def _number(value: float | None, form: str) -> str:
@@ -172,10 +176,10 @@ def _without_times(sentences: Iterable[str]) -> list[str]:
 
 def _latency(results: Path, images: Path) -> list[str]:
     record = read_record(results / "latency.json")
-    parts = [f"The model: {record.model.architecture}."]
+    parts = [f"The model: {shareable(record.model.architecture)}."]
     for group in groups(record):
         parts += _ways(group)
-    advice = [_MAKE.sub(r"Make it: `\1`", line) for line in record.advice]
+    advice: Sequence[str] = record.advice
     if all(row.device == "cpu" for row in record.rows):
         advice = _without_times(advice)
     parts += _items((*advice, *(f"Left out: {why}" for why in record.left_out)))
@@ -192,10 +196,9 @@ def _ways(group: Group) -> Iterator[str]:
         shown = [known[key] for key in _OF_ANY if key in known]
         if any(on_gpu):
             shown += [_masked(known[key], on_gpu) for key in _OF_GPU if key in known]
-        titles = [f"{column.title}, {column.unit}" if column.unit else column.title for column in shown]
         against = f"; times as fast as {group.baseline.label}" if group.baseline is not None else ""
-        yield f"{group.title}{against}:"
-        yield _table(("", *titles), zip(names, *(column.cells for column in shown), strict=True))
+        yield f"{shareable(group.title + against)}:"
+        yield markdown_table(("", *map(header, shown)), zip(names, *(column.cells for column in shown), strict=True))
         # Of what is not shown there is nothing to mind.
         yield from _items(line for line in lines if any(on_gpu) or "p99" not in line)
     yield from _items(f"{name} fails: {why}" for name, why in group.failed)
@@ -210,19 +213,27 @@ def _masked(column: Column, is_shown: Sequence[bool]) -> Column:
 
 def _compare(results: Path, images: Path) -> list[str]:
     before, after = (read_record(results / name) for name in ("latency.json", "latency-again.json"))
+    times = [datetime.fromisoformat(record.environment.date) for record in (before, after)]
+    if times[1] < times[0]:
+        raise UsageError("latency-again.json is older than latency.json: it was not the same run once more")
     found = compare(before, after)
+    found = replace(found, rows=tuple(map(_without_loads, found.rows)))
     rows = []
     for row in found.rows:
         percent, noise = (row.change.percent, row.change.noise) if row.change is not None else (None, None)
         rows.append((row.name, _number(percent, "+.1f"), _number(noise, ".1f"), row.verdict))
-    times = [datetime.fromisoformat(record.environment.date) for record in (before, after)]
     minutes = (times[1] - times[0]).total_seconds() / 60
     return [
-        _table(("", "change of its time, %", "noise, ± %", "verdict"), rows),
+        markdown_table(("", "change of its time, %", "noise, ± %", "verdict"), rows),
         *_items(found.cautions),
-        _wrapped(f"In one line: {'; '.join(_without_times(found.verdict.split('; ')))}."),
+        _wrapped(shareable(f"In one line: {found.verdict}.")),
         _where(before.environment, f" and {minutes:.0f} minutes later by `{after.environment.command}`"),
     ]
+
+
+def _without_loads(row: RowComparison) -> RowComparison:
+    """Loading and the first run are told in times."""
+    return replace(row, findings=tuple(each for each in row.findings if each.what not in ("load", "first inference")))
 
 
 # The pipeline ---------------------------------------------------------------------------------------------------------
@@ -241,16 +252,16 @@ def _pipeline(results: Path, images: Path) -> list[str]:
     shares = [(span, *(cell for each in stages.values() for cell in _shares(each, span))) for span in (*STAGES, *WAITS)]
     return [
         *_items(f"The {name}: {run['what']}, in {run['provider']}." for name, run in runs.items()),
-        _table(("video file to video file", "against", "throughput over that"), throughputs),
+        markdown_table(("video file to video file", "against", "throughput over that"), throughputs),
         _wrapped(
             "Where the time of a frame goes: in a plain loop, one stage after the other; and in the pipeline, where it "
             "waits in queues while the threads work beside each other."
         ),
-        _table(("", *(f"{name}, {way}" for name in runs for way in ("loop", "pipeline"))), shares),
+        markdown_table(("", *(f"{name}, {way}" for name in runs for way in ("loop", "pipeline"))), shares),
         *_items(_overlap(name, each) for name, each in stages.items()),
         *_plot(lambda path: draw_stages(stages, path), images / "benchmark-stages.png"),
-        "A live source of 30 frames a second. The bound is the time of an inference and one frame period, at p99:",
-        _table(("engine", "frames dropped", "latency at p99 / bound", "late in the run / early"), _live(found["live"])),
+        *_live(found["live"]),
+        *_items(found["left_out"]),
         _where(machine),
     ]
 
@@ -272,12 +283,18 @@ def _plot(draw: Callable[[Path], Plot], path: Path) -> list[str]:
     """Draw it, and show it with how to read it; nothing without matplotlib."""
     if not plots.is_here():
         return []
-    path.parent.mkdir(parents=True, exist_ok=True)
     drawn = draw(path)
     return [f"![{drawn.title}](images/{path.name})", _wrapped(drawn.reading)]
 
 
-def _live(engines: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:
+def _live(engines: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    if engines:
+        yield "A live source of 30 frames a second. The bound is the time of an inference and one frame period, at p99:"
+        titles = ("an inference takes", "frames dropped", "latency at p99 / bound", "late in the run / early")
+        yield markdown_table(titles, _live_rows(engines))
+
+
+def _live_rows(engines: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:
     for engine in engines:
         runs = engine["runs"]
         bounds = [run["latency_p99_over_bound"] for run in runs]
@@ -294,19 +311,20 @@ def _startup(results: Path, images: Path) -> list[str]:
     machine, found = read_figures(results / "startup.json")
     starts = [*found["starts"][1:], *(picture["whole"] for picture in found["first_pictures"])]
     rows = [(start["name"], _ratio(start["over_bare"], ".1f")) for start in starts]
-    parts = [_table(("a command, from start to end", "times as long as a Python that does nothing"), rows)]
-    parts += _items(_goal(goal) for goal in found["goals"])
+    parts = [markdown_table(("a command, from start to end", "times as long as a Python that does nothing"), rows)]
+    parts += ["\n".join(_wrapped(f"- {_goal(goal)}") for goal in found["goals"])]
     for picture in found["first_pictures"]:
         steps = {name: span["p50"] for name, span in picture["wall_s"].items() if name != "second inference"}
         shares = [(name, f"{seconds / sum(steps.values()):.0%}") for name, seconds in steps.items()]
-        parts += [f"The way to the first picture in {picture['engine']}:", _table(("", "of the time"), shares)]
+        parts += [f"The way to the first picture in {picture['engine']}:", markdown_table(("", "of the time"), shares)]
     notes = [*found["left_out"], *([found["note"]] if found["note"] else [])]
     return [*parts, *_items(_without_times(notes)), _where(machine)]
 
 
 def _goal(goal: Mapping[str, Any]) -> str:
     but = ", though not beyond what Python itself takes" if goal["is_met_over_bare"] and not goal["is_met"] else ""
-    return f"The limit for `{goal['name']}` is {'met' if goal['is_met'] else 'missed'}{but}."
+    is_met = "met" if goal["is_met"] else "missed"
+    return f"The limit of {goal['limit_s']:g} seconds for `{goal['name']}` is {is_met}{but}."
 
 
 # Growing --------------------------------------------------------------------------------------------------------------
@@ -323,7 +341,7 @@ def _scaling(results: Path, images: Path) -> list[str]:
 
 def _graph_io(results: Path, images: Path) -> list[str]:
     machine, found = read_figures(results / "graph_io.json")
-    model = f"{found['model']} at {found['size']}x{found['size']}"
+    model = shareable(f"{found['model']} at {found['size']}x{found['size']}")
     return [
         _wrapped(f"Of {model}, a uint8 graph takes {_ratio(found['ratio'])} times as long as a float graph."),
         _where(machine),
@@ -334,8 +352,8 @@ def _train_step(results: Path, images: Path) -> list[str]:
     machine, found = read_figures(results / "train_step.json")
     settings = found["settings"]
     is_gpu = settings["device"] != "cpu"
-    columns = ["", "images a second, ours / plain", "peak memory, ours / plain"]
-    columns += ["ours, images/s"] if is_gpu else []
+    titles = ["", "images a second, ours / plain", "peak memory, ours / plain"]
+    titles += ["ours, images/s"] if is_gpu else []
     rows = []
     for model in found["results"]:
         memory = model["ours_peak_mib"] / model["plain_peak_mib"] if model["plain_peak_mib"] else None
@@ -343,7 +361,7 @@ def _train_step(results: Path, images: Path) -> list[str]:
         pace = settings["batch"] * model["plain_steps_per_s"] * model["ratio"]["median"]
         rows.append([*row, f"{pace:.1f}"] if is_gpu else row)
     size = f"{settings['size']}x{settings['size']}, ngf {settings['width']}, batch {settings['batch']}"
-    return [f"On {found['device']}, {size}:", _table(columns, rows), _where(machine)]
+    return [f"On {shareable(found['device'])}, {size}:", markdown_table(titles, rows), _where(machine)]
 
 
 SECTIONS = (
@@ -352,10 +370,10 @@ SECTIONS = (
         title="How fast is a model here, and what should I use?",
         about=(
             "Every way to run one generator on this machine, each in a process of its own and in turns, from a tensor "
-            "in host memory to one in host memory. *Likeness* is the distance of the results from PyTorch's in FP32; "
-            "the random weights of this page lose far more to low precision than trained ones do. *Of what the machine "
-            "can do*: the time that the work would take at the best speed of computing and of moving data that was "
-            "measured here, over the time that it took."
+            "in host memory to one in host memory. *±* is half the range of its rounds. "
+            "*PSNR* and *SSIM* say how near the results are to PyTorch's in FP32; the random weights of this page lose "
+            "far more to low precision than trained ones do. *Peak* is its speed in percent of the fastest products of "
+            "matrices or convolutions that any library reached here in that precision; *limit* is what bounds it."
         ),
         at_length="python benchmarks/latency.py --checkpoint runs/zebra/best.pt --report zebra-report",
         figures=_latency,

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from i2i_runtime.engines.choose import MIN_PSNR_DB
+from i2i_runtime.errors import SinkError, system_reason
 from measuring.record import Peak, Precision, Record, Turn
 from reporting.standing import Group, Standing, one_line
 from reporting.table import digits, prefixed, quantity, shortened
@@ -463,6 +464,9 @@ def picture(
         left: texts that will stand at the left of the axes, to leave room for them.
         right: the same for the right.
         top: room between subtitle and axes, in inches.
+
+    Raises:
+        SinkError: it cannot be written.
     """
     import matplotlib.style
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -482,7 +486,11 @@ def picture(
         figure.text(0.1 / WIDTH, 1 - 0.33 / height, _drawable(shortened(subtitle, 110)), va="top", color=_PALE)
         yield axes
         # Without the version of matplotlib, which two machines may have different ones of.
-        figure.savefig(path, metadata={"Software": None})
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            figure.savefig(path, metadata={"Software": None})
+        except OSError as error:
+            raise SinkError(f"{path}: the plot cannot be written ({system_reason(error)})") from error
 
 
 def _rows(axes: Axes, names: Sequence[str], ends: Sequence[str], at: float = 0.0) -> None:

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import functools
 import re
-import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from i2i_runtime.engines.choose import MIN_PSNR_DB
-from i2i_runtime.errors import SinkError, UsageError, system_reason
-from i2i_runtime.image import make_folder
 from measuring.record import Environment, Peak, Record, Row, Workload
 from measuring.spread import summary
 from reporting import plots
+from reporting.folder import ReportKind
 from reporting.plots import Plot
 from reporting.standing import Group, Standing, groups, one_line, sides
 from reporting.table import FIGURES, LEGEND, Column, Figure, columns, digits, marks, quantity, times
 
-NAME = "report.md"
-_MADE_BY = "<!-- made by benchmarks/latency.py, which replaces it and its pictures -->"
-_PICTURE = re.compile(r"^!\[.*\]\(([a-z]+-[0-9]+x[0-9]+-batch[0-9]+\.png)\)$", re.MULTILINE)
+_KIND = ReportKind(script="latency.py", page="report.md", pictures=r"[a-z]+-[0-9]+x[0-9]+-batch[0-9]+\.png")
 _FOLDER = re.compile(r"(?<![\w:/\\.<])(?!/(?:sys|proc|dev|etc)/)(?:[A-Za-z]:[\\/]|~/|/)(?:[^\s/\\:;,'\"()|<>]+[\\/])+")
 """Of a path that begins at the root or at home, all but its last part; not of the system's own files, nor addresses."""
 _SPECIAL = re.compile(r"[\\`*|<>\[\]~$&]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
-_FIGURE = re.compile(r"[-+±]?\d[\d.]*(?:$| )|same$|-$| $")
+_FIGURE = re.compile(r"[-+±]?\d[\d.]*%?(?:$| )|same$|-$| $")
 _SPEED = ("speedup", "p50", "p90", "p99", "spread", "rate", "psnr", "peak", "limit")
 _STARTING = ("load", "first", "host", "device")
 _MOST_LAYERS = 8
@@ -33,61 +29,13 @@ _UNKNOWN = "-"
 
 
 def write_report(record: Record, folder: Path) -> Path:
-    """Write `report.md` and its plots, which are PNG files: unlike SVG they look alike in every viewer.
-
-    A report that is there is replaced with its pictures; all else in the folder stays as it is.
-
-    Args:
-        record: all that the report says comes from it.
-        folder: is made if need be.
-
-    Returns:
-        The path of the page.
-
-    Raises:
-        UsageError: there is another `report.md`.
-        SinkError: it cannot be written.
-    """
-    before = check_report(folder)
-    make_folder(folder)
-    page = folder / NAME
-    try:
-        with tempfile.TemporaryDirectory(prefix=".report.", suffix=".partial", dir=folder) as name:
-            staged = Path(name)
-            (staged / NAME).write_text(_page(record, staged), encoding="utf-8")
-            pictures = {path.name for path in staged.glob("*.png")}
-            for picture in sorted(pictures):
-                (staged / picture).replace(folder / picture)
-            # Comes last: a page whose pictures are there is what others see.
-            (staged / NAME).replace(page)
-            for picture in before - pictures:
-                (folder / picture).unlink(missing_ok=True)
-    except OSError as error:
-        raise SinkError(f"{page}: cannot be written ({system_reason(error)}); choose another --report") from error
-    return page
+    """Write `report.md` and its plots; see `ReportKind.write`."""
+    return _KIND.write(folder, functools.partial(_page, record))
 
 
-def check_report(folder: Path) -> set[str]:
-    """See that a report can be written there, before anything is measured.
-
-    Returns:
-        The pictures of the report that is there, to be replaced.
-
-    Raises:
-        UsageError: there is another `report.md`, or the folder is a file.
-    """
-    page = folder / NAME
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder}: expected a folder for the report, found a file; choose another --report")
-    try:
-        text = page.read_text(encoding="utf-8")
-    except (FileNotFoundError, NotADirectoryError):
-        return set()
-    except (OSError, ValueError):
-        text = ""
-    if _MADE_BY not in text:
-        raise UsageError(f"{page}: expected a report of latency.py, found another file; choose another --report")
-    return set(_PICTURE.findall(text))
+def check_report(folder: Path) -> None:
+    """See that a report can be written there; see `ReportKind.check`."""
+    _KIND.check(folder)
 
 
 def markdown_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -115,6 +63,11 @@ def escaped(text: str) -> str:
     return _SPECIAL.sub(r"\\\g<0>", one_line(text))
 
 
+def shareable(text: str) -> str:
+    """Plain text as Markdown for a page that others see: without folders of this machine, too."""
+    return escaped(_FOLDER.sub("", one_line(text)))
+
+
 def _page(record: Record, folder: Path) -> str:
     """The page; its pictures are drawn into `folder`."""
     found = groups(record)
@@ -131,7 +84,7 @@ def _page(record: Record, folder: Path) -> str:
         *_section("Loading, the first run and memory", _starting(found)),
         *_section("How it was measured", _method(record, found)),
         *_section("Left out", [*_list(record.left_out), *draw.left_out] or ["Nothing that was asked for."]),
-        _MADE_BY,
+        _KIND.mark,
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -158,7 +111,7 @@ class _Pictures:
         is_new = plot.reading not in self._said
         self._said.add(plot.reading)
         picture = f"![{escaped(f'{plot.title}, {group.title}')}]({plot.path.name})"
-        return [picture, _text(plot.reading)] if is_new else [picture]
+        return [picture, shareable(plot.reading)] if is_new else [picture]
 
 
 def _section(title: str, parts: Iterable[str]) -> list[str]:
@@ -168,13 +121,8 @@ def _section(title: str, parts: Iterable[str]) -> list[str]:
 
 
 def _list(sentences: Iterable[str]) -> list[str]:
-    items = [f"- {_text(sentence)}" for sentence in sentences]
+    items = [f"- {shareable(sentence)}" for sentence in sentences]
     return ["\n".join(items)] if items else []
-
-
-def _text(sentence: str) -> str:
-    """For a page that others see: without folders of this machine."""
-    return escaped(_FOLDER.sub("", one_line(sentence)))
 
 
 # The answer -----------------------------------------------------------------------------------------------------------
@@ -248,7 +196,7 @@ def _machine(machine: Environment) -> Iterator[str]:
         "Settings": ", ".join(f"{name}={value}" for name, value in machine.settings.items()) or "none",
         "Commit": machine.commit or "unknown",
     }
-    yield "\n".join(f"- {name}: {_text(fact)}" for name, fact in facts.items() if fact)
+    yield "\n".join(f"- {name}: {shareable(fact)}" for name, fact in facts.items() if fact)
 
 
 # How fast -------------------------------------------------------------------------------------------------------------
@@ -263,7 +211,7 @@ def _how_fast(record: Record, found: Sequence[Group], draw: _Pictures) -> Iterat
         yield f"### {group.title}"
         if group.standings:
             if group.baseline is not None:
-                yield f"Times as fast as {_text(group.baseline.label)}:"
+                yield f"Times as fast as {shareable(group.baseline.label)}:"
             yield _table(group, _SPEED)
             yield from _list(marks(group.notes, group.standings)[1])
         yield from _list(f"{name} failed: {reason}" for name, reason in group.failed)
@@ -297,12 +245,13 @@ def _table(group: Group, keys: Sequence[str]) -> str:
     behind, _ = marks(group.notes, group.standings)
     names = [each.label + mark for each, mark in zip(group.standings, behind, strict=True)]
     return markdown_table(
-        ["engine", *map(_header, shown)],
+        ["engine", *map(header, shown)],
         zip(names, *(column.cells for column in shown), strict=True),
     )
 
 
-def _header(column: Column | Figure) -> str:
+def header(column: Column | Figure) -> str:
+    """Of a table, with the unit."""
     return f"{column.title}{'' if column.unit.startswith('/') else ' '}{column.unit}".strip()
 
 
@@ -454,7 +403,7 @@ def _all_rows(found: Sequence[Group], figures: Sequence[Figure]) -> Iterator[str
     for figure in figures:
         cells = [figure.of(each) for _, each in everyone]
         if any(cell is not None for cell in cells):
-            shown.append((_header(figure), [_UNKNOWN if cell is None else cell for cell in cells]))
+            shown.append((header(figure), [_UNKNOWN if cell is None else cell for cell in cells]))
     if shown:
         yield markdown_table(
             ["engine", "at", *(header for header, _ in shown)],
@@ -492,7 +441,7 @@ def _quality(record: Record, found: Sequence[Group]) -> Iterator[str]:
         Figure("which means", "", functools.partial(_verdict, references)),
     ]
     pictures = _between([row.quality.pictures for row in record.rows if row.quality is not None])
-    against = _text(" or ".join(sorted(references)))
+    against = shareable(" or ".join(sorted(references)))
     yield f"Distance from the answers of {against}, on the same pictures, {pictures} of them:"
     yield from _all_rows(found, figures)
     yield (

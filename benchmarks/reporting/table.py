@@ -21,7 +21,8 @@ _PLAIN_WIDTH = 100
 """Columns where nobody looks at a terminal."""
 _LONGEST_NAME = 36
 LEGEND = (
-    "times as fast: median and 10th to 90th percentile of the rounds; ±: half the range of the turns' medians; "
+    "times as fast: median and 10th to 90th percentile of the rounds, of fewer than ten lowest to highest; "
+    "±: half the range of the turns' medians; "
     "images/s: at p50; peak: of the fastest products measured here"
 )
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"))

@@ -364,6 +364,9 @@ def _parameters(graph: onnx.GraphProto, weights: dict[str, TensorProto]) -> set[
         for index, name in enumerate(node.input):
             if name not in weights or not weights[name].dims:
                 continue
+            if node.op_type in ("Resize", "Upsample") and index:
+                # Scales: how large the result is.
+                continue
             is_float = helper.tensor_dtype_to_np_dtype(weights[name].data_type).kind == "f"
             is_quantisation = node.op_type in ("QuantizeLinear", "DequantizeLinear")
             if index == 0 if is_quantisation else is_float:

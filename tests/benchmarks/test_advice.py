@@ -111,3 +111,11 @@ def test_where_all_failed_there_is_no_advice_on_speed():
 
     assert failed
     assert ": use " not in said(failed)
+
+
+def test_answers_that_were_not_compared_are_not_called_right():
+    (row,) = only("OpenVINO CPU int8")
+
+    first = advise([replace(row, quality=None)], ENVIRONMENT)[0]
+
+    assert first.startswith("At 256x256: use OpenVINO CPU int8, the fastest here; its answers were not compared with")

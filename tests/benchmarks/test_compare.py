@@ -238,7 +238,8 @@ def test_the_other_way_round_slower_is_faster(seed: int, slower: float) -> None:
 def test_a_run_compared_with_itself_is_unchanged_by_0(seed: int) -> None:
     made = record(seed, QUIET, Design(4, 4))
     found = only_row(compare(made, made))
-    assert found.verdict == "no change"
+    # A run that is noisy by chance may not tell.
+    assert found.verdict in ("no change", "cannot tell")
     assert found.change is not None
     assert found.change.percent == 0
 
@@ -299,7 +300,22 @@ def test_rows_that_only_one_record_has_are_named() -> None:
     assert comparison.rows == ()
     assert comparison.only_before == ("way 0", "way 1")
     assert comparison.only_after == ("new",)
-    assert comparison.verdict == "nothing to compare: no row that runs in both"
+    assert comparison.verdict == "2 rows gone: way 0, way 1; nothing to compare: no row that runs in both"
+
+
+def test_a_row_that_is_gone_is_worse_and_a_new_one_is_not() -> None:
+    both, one = record(1, slower=[1, 1]), record(1, slower=[1])
+    assert compare(both, replace(both, rows=both.rows[:1])).is_worse
+    assert not compare(replace(both, rows=both.rows[:1]), both).is_worse
+    assert not compare(one, one).is_worse
+
+
+def test_what_nobody_sees_is_no_loss_of_quality() -> None:
+    quality = Quality(against="PyTorch fp32", pictures=4, psnr_db=999.0, ssim=None)
+    made = record(1)
+    for now, is_worse in ((138.0, False), (60.0, False), (59.0, True)):
+        other = with_row(made, quality=replace(quality, psnr_db=now))
+        assert compare(with_row(made, quality=quality), other).is_worse == is_worse
 
 
 @pytest.mark.parametrize(

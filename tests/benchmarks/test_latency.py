@@ -48,7 +48,8 @@ def test_every_way_is_measured(measured):
 def test_the_yardstick_has_a_turn_in_each_round(measured):
     _, record, _ = measured
 
-    assert {turn.round for turn in record.yardstick} == {0, 1}
+    # Of each batch, which are measured one after the other.
+    assert {turn.round for turn in record.yardstick} == {0, 1, 2, 3}
 
 
 def test_quality_stands_beside_speed(measured):
@@ -171,6 +172,7 @@ def test_it_works_without_torch_onnx_and_matplotlib(tmp_path):
         (("--untrained", "resnet_9blocks:8", "--rounds", "2"), "--rounds 2: expected at least one for each"),
         (("--engine", "nothing.onnx"), "nothing.onnx: no such"),
         (("--checkpoint", "nothing.pt"), "nothing.pt"),
+        (("--engine", "nothing.onnx", "--json", f"{__file__}/a.json"), "choose another output"),
         (("--checkpoint", "best.pt", "--batch", "0"), "expected numbers from 1 on"),
         (("--checkpoint", "best.pt", "--precisions", "fp8"), "expected some of fp32,fp16,bf16,int8"),
     ],
@@ -178,5 +180,5 @@ def test_it_works_without_torch_onnx_and_matplotlib(tmp_path):
 def test_a_mistake_is_one_line(arguments, expected):
     finished = latency(*arguments)
 
-    assert finished.returncode in (2, 4)
+    assert finished.returncode in (2, 4, 5)
     assert expected in the_error_line(finished)

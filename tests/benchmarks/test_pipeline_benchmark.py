@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import math
+import re
 import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from hypothesis import given
@@ -17,10 +21,13 @@ from records import ENVIRONMENT
 
 import pipeline
 from i2i_runtime import Translator, open_source
+from i2i_runtime.card import LabelSpec
+from i2i_runtime.engines.base import Engine
 from i2i_runtime.engines.open import open_engine
-from i2i_runtime.errors import UsageError
+from i2i_runtime.errors import I2IError, SinkError, UsageError
 from i2i_runtime.sinks.video import VideoSink
 from measuring.figures import interleaved, ratio, read_figures, words, write_figures
+from measuring.output import check_output
 from measuring.spread import Ratio
 from measuring.stages import SPANS, STAGES, THREADS, Clocks, FrameTimes, read_stages, stages_of
 from reporting.stage_plot import draw_stages
@@ -72,6 +79,48 @@ def test_throughput_is_over_the_engine_alone(run):
     assert "ONNX Runtime" in run.provider
 
 
+@pytest.mark.parametrize("bare", [False, True], ids=["card", "no card"])
+def test_a_model_for_all_sizes_runs_alone_at_the_size_of_the_video(tmp_path, monkeypatch, bare):
+    model = negative_model(tmp_path / "free.onnx", make_card(None), bare=bare)
+    sizes = set()
+    run_as_it_is = Engine.run
+
+    def noted(engine, *inputs, out=None):
+        sizes.add(inputs[0].shape)
+        return run_as_it_is(engine, *inputs, out=out)
+
+    monkeypatch.setattr(Engine, "run", noted)
+    pipeline.heavy(tmp_path, model, rounds=1, frames=2)
+
+    assert sizes == {(1, 3, 256, 256)}
+
+
+def test_a_model_smaller_than_any_pattern_runs_at_its_own_size(tmp_path):
+    model = negative_model(tmp_path / "small.onnx", make_card((64, 64)))
+
+    assert pipeline.heavy(tmp_path, model, rounds=1, frames=2).frames == 2
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(0.2 / 30, ["0.2 frame periods"]), (1.0 / 30, []), (2.5 / 30, ["2.5"])])
+def test_live_rows_are_called_by_their_cost_and_left_out_where_they_miss_their_aim(
+    tmp_path, monkeypatch, seconds, shown
+):
+    monkeypatch.setattr(pipeline, "save_untrained", lambda path, *_: light_model(path.parent))
+    monkeypatch.setattr(pipeline, "seconds_per_run", lambda act: seconds)
+    monkeypatch.setattr(pipeline, "one_live_run", lambda model, seconds: {})
+
+    found, left_out = pipeline.live(tmp_path, 1.0, 1, (8, 16))
+
+    assert [each["engine"][:3] for each in found] == [each[:3] for each in shown]
+    assert len(found) + len(left_out) == 2
+
+
+def test_a_live_run_of_one_frame_is_measured(tmp_path):
+    found = pipeline.one_live_run(light_model(tmp_path), 0.01)
+
+    assert found["last_third_over_first"] == 1
+
+
 def test_what_is_translated_while_it_is_timed_is_what_is_translated_otherwise(tmp_path):
     model = light_model(tmp_path)
     video = pipeline.draw_video(tmp_path / "in.mp4", (128, 128), 3)
@@ -98,19 +147,64 @@ def test_the_script_writes_all_parts_and_draws_the_stages(tmp_path, monkeypatch,
         rounds=1, heavy_width=4, frames=3, light_frames=3, live_seconds=0.5, light_models=((3, 4),), live_widths=(4,)
     )
     monkeypatch.setattr(pipeline, "SHORT", tiny)
+    monkeypatch.setattr(pipeline, "LIVE_AIMS", ((0.5, 0.0, math.inf),))
     model = light_model(tmp_path)
     arguments = ["--short", "--model", model, "--json", tmp_path / "figures.json", "--report", tmp_path / "report"]
     monkeypatch.setattr(sys, "argv", ["pipeline.py", *map(str, arguments)])
 
-    pipeline.main()
+    pipeline.main.main(list(map(str, arguments)), standalone_mode=False)
 
     machine, found = read_figures(tmp_path / "figures.json")
     assert machine.command.startswith("python benchmarks/pipeline.py --short --model negative.onnx")
-    assert {"rounds", "heavy", "light", "live"} == set(found)
+    assert {"rounds", "heavy", "light", "live", "left_out"} == set(found)
     assert read_stages(found["light"]["stages"]).bottleneck in STAGES
-    assert [each["engine"] for each in found["live"]] == ["keeps up", "three times too slow"]
+    assert re.fullmatch(r"\d+\.\d frame periods", found["live"][0]["engine"])
     assert (tmp_path / "report" / "stages.png").read_bytes().startswith(b"\x89PNG")
     assert "The stages explain" in capsys.readouterr().out
+
+
+def mistake(script: str, *arguments: object) -> tuple[int, str]:
+    """Exit code and message of a command that is refused."""
+    with pytest.raises((I2IError, click.ClickException)) as raised:
+        importlib.import_module(script).main.main(list(map(str, arguments)), standalone_mode=False)
+    error = raised.value
+    return error.exit_code, error.format_message() if isinstance(error, click.ClickException) else str(error)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ("pipeline --model nowhere.onnx", 4, "nowhere.onnx"),
+        ("pipeline --rounds 0", 2, "--rounds"),
+        ("pipeline --live-seconds 0", 2, "--live-seconds"),
+        ("train_step --size 100 --models pix2pix", 2, "100x100: a U-Net needs multiples of 32"),
+        ("train_step --device cuda:99", 6, "--device cuda:99: not available here"),
+        ("train_step --models zebra", 2, "expected some of pix2pix,cyclegan,pix2pixhd; found 'zebra'"),
+        ("train_step --rounds -1", 2, "--rounds"),
+        ("graph_io --checkpoint nowhere.pt", 4, "i2i_export ended with 4: nowhere.pt"),
+        ("graph_io --rounds 0", 2, "--rounds"),
+        ("page_clients --clients 2 --hung 3", 2, "--hung 3: expected at most the 2 viewers"),
+    ],
+)
+def test_a_mistake_is_one_line(words, code, said):
+    found, line = mistake(*words.split())
+
+    assert found == code
+    assert said in line
+    assert "\n" not in line
+
+
+def test_a_model_of_label_maps_is_refused_in_a_line(tmp_path):
+    card = replace(make_card((128, 128)), labels=LabelSpec(count=2))
+
+    assert mistake("pipeline", "--model", negative_model(tmp_path / "labels.onnx", card))[0] == 4
+
+
+@pytest.mark.parametrize("script", ["pipeline", "train_step", "graph_io", "page_clients", "scaling", "startup"])
+def test_what_cannot_be_written_is_refused_before_anything_is_measured(tmp_path, script):
+    (tmp_path / "file").write_text("")
+
+    assert mistake(script, "--json", tmp_path / "file" / "a.json")[0] == 5
 
 
 # Clocks ---------------------------------------------------------------------------------------------------------------
@@ -224,6 +318,8 @@ def test_ratios_are_taken_within_rounds():
 
     assert found == Ratio(2, 2, 2)
     assert ratio([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], [1] * 11) == Ratio(median=6, low=2, high=10)
+    # Of few rounds all count.
+    assert ratio([1, 2, 3, 4, 5, 6, 7, 8, 9], [1] * 9) == Ratio(median=5, low=1, high=9)
     assert words(Ratio(0.5, 0.25, 1), ".0%") == "50% (25% to 100%)"
 
 
@@ -245,6 +341,16 @@ def test_figures_that_json_cannot_say_leave_the_file_of_before(tmp_path):
         write_figures(path, ENVIRONMENT, {"gain": float("nan")})
 
     assert read_figures(path)[1] == {"gain": 1.0}
+
+
+def test_a_file_that_cannot_be_written_is_an_error_of_output(tmp_path):
+    (tmp_path / "file").write_text("")
+
+    for write in (check_output, lambda path: write_figures(path, ENVIRONMENT, {})):
+        with pytest.raises(SinkError, match="file"):
+            write(tmp_path / "file" / "figures.json")
+    with pytest.raises(SinkError, match="expected a file to write, found a folder"):
+        check_output(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"rounds": 5}'])

@@ -194,7 +194,7 @@ def test_without_onnx_pytorch_is_left(tmp_path: Path, monkeypatch: pytest.Monkey
     found = [probe.name for probe in probes.probes("cpu", ["int8"], None, tmp_path)]
 
     assert found == ["copy, CPU", "GEMM fp32, PyTorch CPU", "conv fp32, PyTorch CPU"]
-    assert probes.yardstick("cpu", None, tmp_path).name == "conv fp32, PyTorch CPU"
+    assert probes.yardstick("cpu", None, tmp_path).name == "short conv fp32, PyTorch CPU"
 
 
 def test_without_any_library_numpy_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -209,9 +209,18 @@ def test_without_any_library_numpy_is_left(tmp_path: Path, monkeypatch: pytest.M
 def test_the_yardstick_is_the_same_each_time(tmp_path_factory: pytest.TempPathFactory):
     one, other = (probes.yardstick("cpu", 2, tmp_path_factory.mktemp("run")) for _ in range(2))
 
-    assert one.name == other.name == "GEMM fp32, ONNX Runtime CPU"
+    assert one.name == other.name == "short conv fp32, ONNX Runtime CPU"
     assert one.amount == other.amount
     assert one.path.read_bytes() == other.path.read_bytes()
+
+
+def test_the_yardstick_does_its_own_work_where_a_probe_wrote_its_graph_before(tmp_path: Path):
+    (probe,) = [one for one in probes.probes("cpu", [], None, tmp_path) if one.name == "conv fp32, ONNX Runtime CPU"]
+    yardstick = probes.yardstick("cpu", None, tmp_path)
+
+    for each in (probe, yardstick):
+        assert each.amount == 2 * count(onnx.load(each.path)).macs
+    assert yardstick.amount == probe.amount / 8
 
 
 @needs_rtx
@@ -229,6 +238,7 @@ def test_a_gpu_has_probes_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyP
     # PyTorch rounds the FP32 of convolutions, not that of matrix products; TensorRT is told to round neither.
     assert {"conv fp32 as TF32, PyTorch CUDA", "GEMM fp32, PyTorch CUDA", "conv fp32, TensorRT-RTX"} <= names
     assert not any("bf16" in name for name in names if "TensorRT" in name)
+    assert {probe.name for probe in found if probe.is_tf32} == {name for name in names if "as TF32" in name}
 
 
 # What they do ---------------------------------------------------------------------------------------------------------

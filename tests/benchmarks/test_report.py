@@ -122,7 +122,8 @@ def test_speed_is_a_ratio_taken_round_by_round(tmp_path, monkeypatch):
     without_plots(monkeypatch)
     found = table_after(report_of(SMALL, tmp_path), "### 256x256, batch 1")
 
-    expected = np.percentile(ratios(row_named(SMALL, BEST), row_named(SMALL, TORCH)), [50, 10, 90])
+    # Of nine rounds the range is that of all.
+    expected = np.percentile(ratios(row_named(SMALL, BEST), row_named(SMALL, TORCH)), [50, 0, 100])
     (cells,) = [each for each in found if each["engine"].startswith(BEST)]
     assert [float(word) for word in re.findall(r"[\d.]+", cells["times as fast"])] == pytest.approx(expected, abs=0.006)
     (baseline,) = [each for each in found if each["engine"].startswith(TORCH)]
@@ -617,7 +618,7 @@ qualities = st.builds(Quality, against=words, pictures=st.integers(0, 9), psnr_d
 roofs = st.builds(
     Roof,
     flops_per_second=st.just(0.0) | rates,
-    intensity=st.floats(0, 1e6),
+    intensity=st.just(0.0) | st.floats(1e-3, 1e6),
     percent_of_peak=st.floats(0, 1e3),
     ideal_s=st.floats(0, 1e3),
     percent_of_roof=st.floats(0, 1e3),

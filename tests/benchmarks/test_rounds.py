@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from sleepers import Sleeper
 
+from measuring import rounds
 from measuring.rounds import Pace, measure
+from measuring.worker import Worker, _Served
 
 QUICK = Pace(starts=2, rounds=3, seconds=0.02, runs=2, warm_up_s=0.2, rest_s=0.0)
 
@@ -90,6 +92,43 @@ def test_one_whose_process_dies_says_so_and_the_others_go_on():
     assert found["a"].failure == "its process was ended by SIGKILL; the system may have run out of memory"
     assert found["b"].failure is None
     assert len(found["b"].turns) == 3
+
+
+def test_the_process_of_one_that_fails_is_ended_before_the_others_go_on(monkeypatch):
+    workers = []
+
+    class Noted(Worker):
+        def __init__(self, contestant):
+            super().__init__(contestant)
+            workers.append(self)
+
+    monkeypatch.setattr(rounds, "Worker", Noted)
+    lives = []
+    measure(
+        [Sleeper(name="a", refuses=True), Sleeper(name="b")],
+        Pace(starts=1, rounds=1, seconds=0.0, runs=1, warm_up_s=0.0, rest_s=0.0),
+        on_progress=lambda what, share: lives.append([worker._process.is_alive() for worker in workers]),
+    )
+
+    assert lives[-1] == [False, True]
+
+
+@pytest.mark.parametrize(("run_s", "is_cold"), [(0.06, True), (0.3, False)])
+def test_a_part_of_a_turn_begins_with_a_run_that_does_not_count_unless_runs_are_long(tmp_path, run_s, is_cold):
+    served = _Served(Sleeper(name="a", seconds=run_s, log=tmp_path / "log"))
+    served.open()
+    served.warm_up(0.0)
+
+    counted = served.turn(0.15, 1)
+
+    assert len((tmp_path / "log").read_text().split()) == 2 + is_cold + len(counted)
+
+
+def test_three_long_runs_are_not_called_stable():
+    served = _Served(Sleeper(name="a", seconds=0.4))
+    served.open()
+
+    assert not served.warm_up(1.3).is_stable
 
 
 def test_too_short_a_warm_up_is_called_unstable():

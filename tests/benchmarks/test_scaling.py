@@ -15,6 +15,8 @@ from interpreter import python
 from untrained import save_untrained
 
 pytest.importorskip("openvino", reason="one of the engines")
+from measuring.untrained import save_untrained_checkpoint, untrained_card
+
 matplotlib = pytest.importorskip("matplotlib", reason="draws the curves")
 ENGINES = {"ONNX Runtime CPU", "OpenVINO CPU"}
 
@@ -66,7 +68,7 @@ def test_latency_has_the_exponent_of_its_rounds(measured):
 def test_each_point_holds_its_rounds(measured):
     for curve in curves(measured, "latency"):
         for point in curve["points"]:
-            assert len(point["rounds"]) == 3
+            assert len(point["rounds"]) == 5
             assert (point["low"], point["high"]) == (min(point["rounds"]), max(point["rounds"]))
 
 
@@ -88,7 +90,7 @@ def test_efficiency_is_against_one_thread(measured):
     assert {curve["engine"] for curve in curves(measured, "efficiency")} == ENGINES
     for curve in curves(measured, "efficiency"):
         assert [point["x"] for point in curve["points"]] == [1, 2]
-        assert curve["points"][0]["rounds"] == pytest.approx([1, 1, 1])
+        assert curve["points"][0]["rounds"] == pytest.approx([1] * 5)
 
 
 def test_a_wider_generator_has_more_parameters_and_a_longer_proof(measured):
@@ -132,8 +134,21 @@ def test_the_report_has_a_plot_and_a_table_of_each_kind(measured):
     pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", page)
     assert len(pictures) == 5
     assert all((folder / picture).read_bytes().startswith(b"\x89PNG") for picture in pictures)
-    assert len(re.findall(r"(?m)^\| ---: ", page)) == 5
+    assert len(re.findall(r"(?m)^\| --- \| ---: ", page)) == 5
     assert str(folder) not in page
+
+
+def test_a_width_that_cannot_be_exported_is_left_out_and_the_others_are_kept(tmp_path):
+    checkpoint = save_untrained_checkpoint(tmp_path / "best.pt", untrained_card("local", 4, (64, 64)))
+
+    finished = scaling(
+        "--checkpoint", checkpoint, "--short", "--curves", "export", "--widths", "3,4", "--json", tmp_path / "a.json"
+    )
+
+    assert finished.returncode == 0, finished.stderr
+    figures = json.loads((tmp_path / "a.json").read_text())
+    assert {len(curve["points"]) for curve in figures["curves"]} == {1}
+    assert [line for line in figures["left_out"] if line.startswith("export of local, ngf 3: ")]
 
 
 def test_one_kind_alone_can_be_asked_for(tmp_path):
@@ -154,6 +169,7 @@ def test_one_kind_alone_can_be_asked_for(tmp_path):
         (["--curves", "pixels,colour"], 2, "expected some of pixels,batch,threads,export; found colour"),
         (["--batch", "0"], 2, "expected numbers from 1 on"),
         (["--checkpoint", "nowhere.pt"], 4, "nowhere.pt"),
+        (["--report", __file__], 2, "expected a folder for the report, found a file"),
     ],
 )
 def test_a_mistake_is_one_line(arguments, code, said):

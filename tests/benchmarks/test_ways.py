@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import sys
 
 import pytest
 from commands import run
+from plans import conv_model, needs_no_gpu, needs_rtx, rtx_plan
 from untrained import save_untrained, save_untrained_labels
 
+from i2i_runtime.card import METADATA_KEY
+from i2i_runtime.engines.cards import card_of
 from i2i_runtime.errors import UsageError
-from measuring.ways import Subject, Wanted, find_ways
+from measuring.ways import Subject, Wanted, find_ways, why_not_the_gpu
 
-pytest.importorskip("openvino", reason="one of the backends")
+openvino = pytest.importorskip("openvino", reason="one of the backends")
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +44,8 @@ def exports(tmp_path_factory):
     return tmp_path_factory.mktemp("exports")
 
 
-def ways_of(folder, checkpoint=None, engine=None, **wanted):
-    subject = Subject(checkpoint=checkpoint, engine=engine, direction=None, is_trained=True, pictures=None)
+def ways_of(folder, checkpoint=None, engine=None, pictures=None, **wanted):
+    subject = Subject(checkpoint=checkpoint, engine=engine, direction=None, is_trained=True, pictures=pictures)
     return find_ways(subject, Wanted(**wanted), folder, lambda what: None)
 
 
@@ -137,3 +142,106 @@ def test_a_library_that_is_not_installed_is_left_out_with_what_installs_it(expor
 
     assert [way.row.backend for way in found.ways] == ["onnxruntime"]
     assert found.left_out == ["OpenVINO: not installed; pip install 'i2i[openvino]'"]
+
+
+def test_the_command_makes_the_very_file_that_was_measured(tmp_path, static_engine, monkeypatch):
+    commands = []
+
+    def export(command, **options):
+        commands.append(command[3:])
+        shutil.copy(static_engine, command[-1])
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", export)
+    found = ways_of(
+        tmp_path,
+        tmp_path / "my run" / "best 1.pt",
+        pictures="some where/*.png",
+        backends=("openvino",),
+        precisions=("int8",),
+        sizes=((32, 64),),
+        batches=(2,),
+    )
+
+    given = ["--int8", "--size", "32x64", "--dynamic", "--max-batch", "2", "--pictures", "some where/*.png"]
+    assert commands[-1][1:-2] == given
+    (way,) = found.ways
+    assert way.row.how == (
+        "i2i-export 'best 1.pt' --int8 --size 32x64 --dynamic --max-batch 2 --pictures '*.png' -o 'best 1-int8.onnx'; "
+        "then i2i-run --engine 'best 1-int8.onnx' --backend openvino"
+    )
+
+
+def test_an_openvino_file_in_fp32_has_no_int8_row(tmp_path, static_engine):
+    model = openvino.Core().read_model(static_engine)
+    model.set_rt_info(card_of(static_engine).to_json(), METADATA_KEY)
+    openvino.save_model(model, tmp_path / "fixed.xml", compress_to_fp16=False)
+
+    found = ways_of(tmp_path, engine=tmp_path / "fixed.xml", backends=("openvino",), precisions=("fp32", "int8"))
+
+    assert [way.row.precision for way in found.ways] == ["fp32"]
+
+
+@needs_rtx
+def test_a_plan_is_run_by_the_library_that_built_it(tmp_path):
+    plan = tmp_path / "conv.plan"
+    rtx_plan(conv_model(tmp_path / "conv.onnx"), plan)
+
+    (way,) = ways_of(tmp_path, engine=plan, backends=("tensorrt", "tensorrt-rtx"), device="cuda", threads=2).ways
+
+    assert (way.row.backend, way.row.name) == ("tensorrt-rtx", "TensorRT-RTX CUDA fp32")
+    assert way.row.threads is way.contestant.threads is None
+
+
+@needs_rtx
+def test_a_plan_on_a_cpu_says_what_it_needs(tmp_path):
+    plan = tmp_path / "conv.plan"
+    rtx_plan(conv_model(tmp_path / "conv.onnx"), plan)
+
+    found = ways_of(tmp_path, engine=plan, backends=("tensorrt-rtx",), device="cpu")
+
+    assert found.ways == []
+    assert found.left_out == ["TensorRT-RTX: it is measured with --device cuda only"]
+
+
+@pytest.mark.parametrize(
+    ("backend", "device", "precision", "said"),
+    [
+        ("tensorrt", "cpu", "fp32", "TensorRT: it does not run fixed.onnx; of --checkpoint alone i2i-export makes"),
+        ("openvino", "cuda", "fp32", "OpenVINO: it is measured with --device cpu only"),
+        ("torch", "cpu", "bf16", "PyTorch on a CPU: it is measured in fp32 only"),
+        ("onnxruntime", "cpu", "int8", "fixed.onnx itself: it is in fp32, which --precisions leaves out"),
+    ],
+)
+def test_what_was_asked_for_and_cannot_run_is_said(tmp_path, static_engine, backend, device, precision, said):
+    found = ways_of(
+        tmp_path, engine=static_engine, backends=(backend,), named=(backend,), device=device, precisions=(precision,)
+    )
+
+    assert found.ways == []
+    assert any(line.startswith(said) for line in found.left_out)
+
+
+def test_of_what_nobody_asked_for_nothing_is_said(tmp_path, static_engine, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+
+    found = ways_of(tmp_path, engine=static_engine, backends=("onnxruntime",), precisions=("fp32",))
+
+    assert found.left_out == []
+
+
+def test_without_onnx_an_engine_is_measured_without_pytorch(tmp_path, static_engine, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+
+    found = ways_of(tmp_path, engine=static_engine, backends=("torch", "onnxruntime"), precisions=("fp32",))
+
+    assert [way.row.backend for way in found.ways] == ["onnxruntime"]
+    assert found.left_out == ["PyTorch with initial weights: onnx is not installed; pip install 'i2i[export]'"]
+
+
+@needs_no_gpu
+def test_a_gpu_that_cannot_be_used_is_not_passed_over_in_silence():
+    (line,) = why_not_the_gpu(("NVIDIA H200, driver 580",))
+
+    assert line.startswith("the GPU (NVIDIA H200, driver 580): ")
+    assert why_not_the_gpu(()) == []

@@ -176,6 +176,13 @@ def test_parameters_are_the_networks():
     assert (cost.parameters, cost.parameter_bytes) == (learnt, 4 * learnt)
 
 
+def test_the_scales_of_a_resize_are_no_parameters():
+    scales = np.array([1, 1, 2, 2], np.float32)
+    nodes = [helper.make_node("Resize", ["x", "", "scales"], ["result"], mode="nearest")]
+
+    assert count(model(nodes, {"x": [1, 3, 8, 8]}, {"scales": scales})).parameters == 0
+
+
 # against sums of ones: where each factor is 1 the result's values add up to the number of products
 
 

@@ -118,7 +118,6 @@ class NvidiaGpu(Sensor):
         index = self._ask("Index")
         self.power_of = "GPU" if index is None else f"GPU {index}"
         self.clock_max_mhz = self._ask("MaxClockInfo", _CLOCK_SM)
-        self._has_energy = self._ask("TotalEnergyConsumption") is not None
         # The older name is that of drivers before 535.
         names = ("CurrentClocksEventReasons", "CurrentClocksThrottleReasons")
         self._reasons = next((name for name in names if self._ask(name) is not None), None)
@@ -128,22 +127,18 @@ class NvidiaGpu(Sensor):
 
     def levels(self) -> Levels:
         """See `Sensor`."""
+        # Not asked are power and utilisation: both are means of up to a second, in which others had their turn, too.
         found: dict[Quantity, float] = {}
-        # From Ampere on the power is a mean of the last second; the energy, where it is counted, is exact.
-        if not self._has_energy and (milliwatts := self._ask("PowerUsage")) is not None:
-            found["power_w"] = milliwatts / 1000
         if (megahertz := self._ask("ClockInfo", _CLOCK_SM)) is not None:
             found["clock_mhz"] = megahertz
         if (celsius := self._ask("Temperature", _TEMPERATURE_GPU)) is not None:
             found["temperature_c"] = celsius
-        if (rates := self._ask("UtilizationRates")) is not None:
-            found["utilisation"] = rates.gpu / 100
         bits = self._ask(self._reasons) if self._reasons is not None else None
         return Levels(quantities=found, throttled=throttle_reasons(bits or 0))
 
     def totals(self) -> Totals:
         """See `Sensor`."""
-        millijoules = self._ask("TotalEnergyConsumption") if self._has_energy else None
+        millijoules = self._ask("TotalEnergyConsumption")
         counters: dict[Counter, float] = {} if millijoules is None else {"energy_j": millijoules / 1000}
         return Totals(counters=counters)
 
@@ -167,20 +162,14 @@ class NvidiaGpu(Sensor):
         if used is not None and grown is not None:
             self._growths_mib[pid] = max(0.0, grown - used)
 
-    def memory_mib(self, pid: int) -> tuple[float, str] | None:
-        """GPU memory of a process in MiB, and how it is known; None where it is not.
+    def memory_mib(self, pid: int) -> float | None:
+        """GPU memory of a process in MiB; None where it is not known.
 
         Args:
             pid: as this process numbers it; of one that loaded within `loading`, or it may not be found.
         """
         by_pid = self._memory_by_pid()
-        if mib := by_pid.get(pid):
-            return mib, "NVML, of the process"
-        if mib := by_pid.get(self._host_pids.get(pid, -1)):
-            return mib, "NVML, of the process that appeared while it loaded"
-        if pid in self._growths_mib:
-            return self._growths_mib[pid], "growth of the GPU's used memory while it loaded"
-        return None
+        return by_pid.get(pid) or by_pid.get(self._host_pids.get(pid, -1)) or self._growths_mib.get(pid)
 
     def _memory_by_pid(self) -> dict[int, float | None]:
         processes = self._ask("ComputeRunningProcesses") or ()

@@ -20,8 +20,8 @@ from measuring.sensors.base import Counter, Device, Quantity, Sensor, Totals
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_INTERVAL_S = 0.2
-"""Between two looks, at least."""
+_INTERVAL_S = 0.05
+"""Between two looks, at least: a part of a turn lasts 0.15 s, and a GPU forgets at once what it was slowed down by."""
 _LARGEST_COST = 0.01
 """Share of a core's time that looking may take: a machine of hundreds of cores is looked at less often."""
 
@@ -64,14 +64,7 @@ class Sensors(Closing):
         on a Jetson, whose GPU has no memory of its own, for root only.
         """
         known = self._gpu.memory_mib(pid) if self._gpu is not None else None
-        return known[0] if known is not None else tegra.nvmap_mib(self._root, pid)
-
-    def device_memory_source(self, pid: int) -> str | None:
-        """How `device_memory_mib` knows, in words."""
-        known = self._gpu.memory_mib(pid) if self._gpu is not None else None
-        if known is not None:
-            return known[1]
-        return "nvmap, of the process" if tegra.nvmap_mib(self._root, pid) is not None else None
+        return known if known is not None else tegra.nvmap_mib(self._root, pid)
 
     def close(self) -> None:
         """See `Closing`."""
@@ -183,6 +176,8 @@ class Window:
     def __init__(self, sensors: Sequence[Sensor]) -> None:
         self._seen = [_Seen(sensor) for sensor in sensors]
         self._is_over = threading.Event()
+        self._next_look_s = _INTERVAL_S
+        """In how many seconds of being open: a sensor that is dear to read is not looked at in each part of a turn."""
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
@@ -224,11 +219,13 @@ class Window:
         )
 
     def _look_on(self) -> None:
-        interval_s = _INTERVAL_S
-        while not self._is_over.wait(interval_s):
-            began = time.thread_time()
+        began = time.perf_counter()
+        while not self._is_over.wait(self._next_look_s):
+            used = time.thread_time()
             self._look()
-            interval_s = max(_INTERVAL_S, (time.thread_time() - began) / _LARGEST_COST)
+            self._next_look_s = max(_INTERVAL_S, (time.thread_time() - used) / _LARGEST_COST)
+            began = time.perf_counter()
+        self._next_look_s = max(0.0, self._next_look_s - (time.perf_counter() - began))
 
     def _look(self) -> None:
         for seen in self._seen:
