@@ -43,12 +43,14 @@ def curves(measured, kind) -> list[dict]:
     return [curve for curve in measured[0]["curves"] if curve["kind"] == kind]
 
 
+@pytest.mark.slow
 def test_every_engine_runs_a_graph_of_free_sizes_and_graphs_of_fixed_ones(measured):
     found = {(curve["engine"], curve["graph"]) for curve in curves(measured, "latency")}
 
     assert found == {(engine, graph) for engine in ENGINES for graph in ("dynamic", "static")}
 
 
+@pytest.mark.slow
 def test_64_times_the_pixels_take_longer_and_need_more_memory(measured):
     for kind in ("latency", "memory"):
         for curve in curves(measured, kind):
@@ -57,6 +59,7 @@ def test_64_times_the_pixels_take_longer_and_need_more_memory(measured):
             assert large["y"] > small["y"]
 
 
+@pytest.mark.slow
 def test_latency_has_the_exponent_of_its_rounds(measured):
     for curve in curves(measured, "latency"):
         small, large = curve["points"]
@@ -65,6 +68,7 @@ def test_latency_has_the_exponent_of_its_rounds(measured):
         assert curve["law"]["low"] <= curve["law"]["exponent"] <= curve["law"]["high"]
 
 
+@pytest.mark.slow
 def test_each_point_holds_its_rounds(measured):
     for curve in curves(measured, "latency"):
         for point in curve["points"]:
@@ -72,6 +76,7 @@ def test_each_point_holds_its_rounds(measured):
             assert (point["low"], point["high"]) == (min(point["rounds"]), max(point["rounds"]))
 
 
+@pytest.mark.slow
 def test_throughput_counts_the_pictures_of_a_batch(measured):
     assert {curve["engine"] for curve in curves(measured, "throughput")} == ENGINES
     for curve in curves(measured, "throughput"):
@@ -86,6 +91,7 @@ def test_throughput_counts_the_pictures_of_a_batch(measured):
         assert curve["points"][0]["y"] == pytest.approx(1 / single["y"])
 
 
+@pytest.mark.slow
 def test_efficiency_is_against_one_thread(measured):
     assert {curve["engine"] for curve in curves(measured, "efficiency")} == ENGINES
     for curve in curves(measured, "efficiency"):
@@ -93,6 +99,7 @@ def test_efficiency_is_against_one_thread(measured):
         assert curve["points"][0]["rounds"] == pytest.approx([1] * 5)
 
 
+@pytest.mark.slow
 def test_a_wider_generator_has_more_parameters_and_a_longer_proof(measured):
     by_step = {curve["engine"]: curve["points"] for curve in curves(measured, "export")}
 
@@ -104,6 +111,7 @@ def test_a_wider_generator_has_more_parameters_and_a_longer_proof(measured):
     assert all(point["y"] > 0 for points in by_step.values() for point in points)
 
 
+@pytest.mark.slow
 def test_the_build_of_a_plan_is_timed_where_its_library_is_installed(measured):
     pytest.importorskip("tensorrt_rtx_bindings")
 
@@ -111,6 +119,7 @@ def test_the_build_of_a_plan_is_timed_where_its_library_is_installed(measured):
     assert len(curve["points"]) == 2
 
 
+@pytest.mark.slow
 def test_what_the_curves_say_is_printed_and_kept(measured):
     figures, printed, _ = measured
 
@@ -120,6 +129,7 @@ def test_what_the_curves_say_is_printed_and_kept(measured):
     assert not figures["left_out"] or all(line in printed for line in figures["left_out"])
 
 
+@pytest.mark.slow
 def test_the_file_names_machine_and_command(measured):
     machine = measured[0]["environment"]
 
@@ -127,6 +137,7 @@ def test_the_file_names_machine_and_command(measured):
     assert machine["versions"]["onnxruntime"]
 
 
+@pytest.mark.slow
 def test_the_report_has_a_plot_and_a_table_of_each_kind(measured):
     folder = measured[2]
     page = (folder / "scaling.md").read_text()
@@ -138,6 +149,7 @@ def test_the_report_has_a_plot_and_a_table_of_each_kind(measured):
     assert str(folder) not in page
 
 
+@pytest.mark.slow
 def test_a_width_that_cannot_be_exported_is_left_out_and_the_others_are_kept(tmp_path):
     checkpoint = save_untrained_checkpoint(tmp_path / "best.pt", untrained_card("local", 4, (64, 64)))
 
