@@ -14,7 +14,7 @@ help:
 	@echo "make test-slow  the slow tests too"
 	@echo "make faults     inject every known fault and print which are survived"
 	@echo "make check      ruff, ruff format, mypy"
-	@echo "make bench      short benchmarks, and docs/benchmarks.md of them (about 14 minutes)"
+	@echo "make bench      short benchmarks, and docs/benchmarks.md of them (about 16 minutes)"
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "i2i needs Python 3.10 or newer; make PYTHON=python3.12")'

@@ -98,7 +98,7 @@ def refresh(results: Path, only: str | None, page: Path, page_only: bool, debug:
     """Measure everything shortly, one benchmark after the other, and make docs/benchmarks.md of it.
 
     \b
-      refresh.py                          all: about 14 minutes on two cores
+      refresh.py                          all: about 16 minutes on two cores
       refresh.py --only latency,pipeline
 
     Let the machine do nothing else meanwhile. A benchmark that fails leaves its section as it was, and the exit code is

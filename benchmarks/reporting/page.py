@@ -51,7 +51,7 @@ by `make bench` from what it measures; to change it, change `benchmarks/reportin
 
 ## On your machine
 
-    make bench                                            # all of it, about 14 minutes; makes this page anew
+    make bench                                            # all of it, about 16 minutes; makes this page anew
     python benchmarks/refresh.py --only latency,pipeline  # some of it
     python benchmarks/refresh.py --page-only              # the page alone, from figures that are there
 
