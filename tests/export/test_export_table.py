@@ -45,6 +45,7 @@ def assert_right(rows, is_full: bool) -> None:
         assert row["plan_mb"] > 0, which
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_small_widths_export_and_build(tmp_path):
     assert_right(table(tmp_path, timeout=900), is_full=False)
