@@ -70,7 +70,7 @@ OPEN_TO = {
             "__version__", "card", "errors", "image", "command", "frame", "closing", "status_line", "digest", "engines",
             "translator", "sources", "norm_statistics",
         },
-        "i2i_trainer": {"networks", "trained", "checkpoint", "foreign", "config"},
+        "i2i_trainer": {"networks", "trained", "checkpoint", "foreign", "config", "budget"},
     },
 }  # fmt: skip
 """Which rooms of a package another one may enter; what is not listed is open."""

@@ -13,6 +13,7 @@ from i2i_runtime.errors import ModelError, UsageError
 from i2i_trainer.config import SIZE
 
 if TYPE_CHECKING:
+    from i2i_export.profile import Where
     from i2i_export.request import Request
     from i2i_export.targets import Target
     from i2i_trainer.networks.inference import NormStatistics
@@ -34,7 +35,24 @@ _CHECKPOINT_ONLY = (
 _DYNAMIC_ONLY = ("min_size", "max_size", "max_batch")
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+_CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+class _WithProfile(click.Command):
+    """A command of one FILE that has another command beside it, for which `profile` stands in the file's place."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        if args[:1] == ["profile"]:
+            return profile.make_context(f"{info_name} profile", args[1:], parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        return super().invoke(ctx) if ctx.command is self else ctx.command.invoke(ctx)
+
+
+@click.command(cls=_WithProfile, context_settings=_CONTEXT)
 @click.argument("file", type=click.Path(path_type=Path, readable=False))
 @click.option("--info", is_flag=True, help="Show what FILE is (checkpoint, .onnx, .plan or .xml) and who can run it.")
 @click.option(
@@ -115,11 +133,15 @@ def i2i_export(
     FILE is a checkpoint of i2i-train, somebody else's generator (pix2pix, CycleGAN, pix2pixHD, CUT, GAN Compression),
     or an ONNX file to build a plan from, as on a Jetson.
 
+    i2i-export profile measures instead what this machine takes for students of i2i-train distill; see
+    i2i-export profile --help.
+
     \b
     i2i-export runs/facades/best.pt -o facades.onnx
     i2i-export latest_net_G.pth --fp16 -o zebra.plan
     i2i-export zebra.plan.onnx -o zebra.plan
     i2i-export --info zebra.plan
+    i2i-export profile -o machine.json
     """  # noqa: D301
     given = _given()
     is_onnx = file.suffix.lower() == ".onnx"
@@ -167,6 +189,37 @@ def i2i_export(
     statistics: NormStatistics | None = {"image": "image", "running": "running"}.get(settings["norm_statistics"])  # type: ignore[assignment]
     trained = load_trained(file, direction=direction, statistics=statistics, arch=settings["arch"])
     deliver_checkpoint(trained, request)
+
+
+@click.command(context_settings=_CONTEXT)
+@click.option(
+    "--device",
+    type=click.Choice(["here", "cpu", "cuda"]),
+    default="here",
+    show_default=True,
+    help="Engines on the CPU, on an NVIDIA GPU, or all that are here.",
+)
+@click.option("--size", type=SIZE, default="256", show_default=True, help="Image size, N or HEIGHTxWIDTH.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of an inference; by default the engine's own.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), default="machine.json", show_default=True, help="What to write."
+)
+@command.debug_option
+def profile(device: Where, size: tuple[int, int], threads: int | None, output: Path, debug: bool) -> None:
+    """Measure what the parts of students take in every engine of this machine, in about two minutes.
+
+    i2i-train distill --budget 60fps --engine-profile machine.json then chooses the largest student that is quick
+    enough here. Neither a checkpoint nor PyTorch is needed, so that it can be run on the box that the student is for.
+    Run it at the size of the training, with nothing beside it.
+
+    \b
+    i2i-export profile -o machine.json
+    i2i-export profile --device cpu --threads 2 --size 360x640 -o box.json
+    """  # noqa: D301
+    _require_libraries(["onnx"])
+    from i2i_export.profile import profile_machine
+
+    profile_machine(output, device, size, threads)
 
 
 def _given() -> set[str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from i2i_export.staging import parts
-from i2i_runtime.card import Card
+from i2i_runtime.card import Card, StudentRecord
 from i2i_runtime.digest import file_sha256
 from i2i_runtime.engines import nvinfer
 from i2i_runtime.engines.base import shape_words
@@ -116,6 +116,18 @@ def _cost_of_its_graph(graph: Path, manifest: Manifest) -> Facts:
         yield from _cost(model, manifest.card)
 
 
+def _student(record: StudentRecord) -> str:
+    """Whose it is, and what it lost."""
+    whose = f"of {record.teacher} ({record.teacher_generator.name})"
+    if record.psnr_db is None:
+        return f"{whose}, not measured"
+    near = f"PSNR {record.psnr_db:.1f} dB" + (f", SSIM {record.ssim:.3f}" if record.ssim is not None else "")
+    words = f"{whose}: {near} to it on {record.pictures} held-out pictures"
+    if record.truth_l1 is not None and record.teacher_truth_l1 is not None:
+        words += f"; L1 to the truth {record.truth_l1:.3f}, its teacher's {record.teacher_truth_l1:.3f}"
+    return words
+
+
 def _who_runs(manifest: Manifest) -> str:
     library = nvinfer.LIBRARY_NAMES[manifest.library]
     version = manifest.library_version
@@ -177,6 +189,8 @@ def _card(card: Card | None) -> Facts:
             "training",
             f"{card.training.data}, {height}x{width}, {card.training.steps} steps, batch {card.training.batch}",
         )
+    if (student := card.student) is not None:
+        yield "student", _student(student)
     if card.export is not None:
         yield "export", f"{card.export.precision}, {card.export.graph_io} I/O, {card.export.norm_statistics} statistics"
         if card.export.kept_fp32:

@@ -102,6 +102,31 @@ class TrainingRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StudentRecord:
+    """Whose student a generator is, and what it lost: measured on held-out pictures, nothing where `pictures` is 0."""
+
+    teacher: str
+    """Name of the generator whose outputs it was trained to repeat."""
+    teacher_sha256: str
+    """Digest of the teacher's checkpoint file."""
+    teacher_generator: Architecture
+    pictures: int = 0
+    """Held-out pictures on which it was measured, at the size of its training."""
+    psnr_db: float | None = None
+    """Mean over the pictures of the peak signal-to-noise ratio to the teacher's outputs, in dB; 100 at most."""
+    ssim: float | None = None
+    """Mean structural similarity to the teacher's outputs; None of pictures under 11 pixels."""
+    truth_l1: float | None = None
+    """Of pairs: mean absolute difference from the targets, in units of [-1, 1]."""
+    truth_ssim: float | None = None
+    """Of pairs: mean structural similarity to the targets."""
+    teacher_truth_l1: float | None = None
+    """What the teacher has in place of `truth_l1`, on the same pictures."""
+    teacher_truth_ssim: float | None = None
+    """What the teacher has in place of `truth_ssim`."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SizeProfile:
     """The sizes that a dynamic graph is meant for: what TensorRT calls an optimisation profile."""
 
@@ -171,7 +196,7 @@ class Card:
 
     name: str
     model_type: str
-    """`pix2pix`, `cyclegan`, ...; `unknown` for a foreign ONNX file."""
+    """`pix2pix`, `cyclegan`, ...; of a student its teacher's; `unknown` for a foreign ONNX file."""
     direction: Literal["AtoB", "BtoA"]
     generator: Architecture
     input: ImageSpec
@@ -179,6 +204,8 @@ class Card:
     size: SizeRule
     labels: LabelSpec | None = None
     training: TrainingRecord | None = None
+    student: StudentRecord | None = None
+    """None where it was not distilled from another generator."""
     export: ExportRecord | None = None
     parity: tuple[ParityRecord, ...] = ()
     made_with: MadeWith = MadeWith()

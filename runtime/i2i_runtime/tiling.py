@@ -347,7 +347,8 @@ def has_picture_norms(card: Card) -> bool:
     """Whether a generator normalises with statistics of the whole picture, by what its card says of it."""
     name, arguments = card.generator.name, card.generator.arguments
     # What a card leaves out has the network's own default.
-    norms = {arguments.get("norm", "batch" if name.startswith("unet_") else "instance")}
+    default = "batch" if name.startswith("unet_") else "none" if name.startswith("student_") else "instance"
+    norms = {arguments.get("norm", default)}
     if name.startswith("mobile_"):
         norms.add(arguments.get("inner_norm", "instance"))
     if card.model_type == "unknown" or not norms & {"instance", "instance_affine", "batch"}:
@@ -359,6 +360,11 @@ def has_picture_norms(card: Card) -> bool:
 def radius(card: Card) -> int | None:
     """How far from a pixel a residual generator looks, in pixels; None of networks that look at the whole picture."""
     name, arguments = card.generator.name.removeprefix("mobile_"), card.generator.arguments
+    if name.startswith("student_") and name.endswith("blocks"):
+        blocks = int(name.removeprefix("student_").removesuffix("blocks"))
+        # At a quarter of the size a 3x3 convolution at each end and two in a block. A pixel lies at one corner of its
+        # patch and may look to the other: 3 further, and 2 more around the layers at half of the size.
+        return 4 * (2 + 2 * blocks) + (5 if arguments.get("half", 0) else 3)
     if not (name.startswith("resnet_") and name.endswith("blocks")):
         return None
     halvings = int(arguments.get("n_downsampling", 2))

@@ -15,6 +15,7 @@ import pytest
 import torch
 from commands import environment, run
 from drawings import write_labelled, write_pairs, write_unpaired
+from untrained import save_untrained
 
 from i2i_trainer.checkpoint import load_checkpoint
 from i2i_trainer.data.batches import steps_per_epoch
@@ -50,10 +51,14 @@ def settings(tmp_path: Path) -> dict[str, tuple[dict, dict]]:
             {"data": str(labelled), "label_nc": 4},
             {**hd, "global_share": 0.4, "frozen_share": 0.2, "styles": 2},
         ),
+        "distill": (
+            {"data": str(pairs)},
+            {"teacher": str(save_untrained(tmp_path / "teacher.pt")), "student": "student_2blocks,width=8", "ndf": 4},
+        ),
     }
 
 
-@pytest.mark.parametrize("model_type", ["pix2pix", "cyclegan", "pix2pixhd"])
+@pytest.mark.parametrize("model_type", ["pix2pix", "cyclegan", "pix2pixhd", "distill"])
 def test_two_processes_equal_one_with_twice_the_batch(tmp_path, model_type):
     script = tmp_path / "train.py"
     script.write_text(TRAIN)

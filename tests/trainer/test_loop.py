@@ -15,6 +15,7 @@ import pytest
 import torch
 from commands import run, start, the_error_line
 from drawings import write_labelled, write_pairs, write_unpaired
+from untrained import save_untrained
 from vgg_weights import torchvisions_vgg19
 
 from i2i_runtime.command import StopRequest
@@ -34,6 +35,8 @@ TINY = {
     "cyclegan": {"ngf": 2, "ndf": 2, "generator": "resnet_1blocks", "pool_size": 2},
     # All three stages, labels, edges, a feature encoder and its styles.
     "pix2pixhd": {"ngf": 4, "ndf": 2, **HD, "n_enhancers": 1, "global_share": 0.4, "frozen_share": 0.3, "styles": 2},
+    # The teacher lies in the folder in which `data_of` lets the test run.
+    "distill": {"teacher": "teacher.pt", "student": "student_2blocks,width=8", "ndf": 4},
 }
 
 
@@ -57,8 +60,10 @@ def tiny(model_type: str, **settings):
 
 
 @pytest.fixture
-def data_of(tmp_path, data):
+def data_of(tmp_path, data, monkeypatch):
     """Training data of the kind that a model type wants, and the settings that tell of it."""
+    monkeypatch.chdir(tmp_path)
+    save_untrained(tmp_path / "teacher.pt", "resnet_2blocks")
     unpaired = write_unpaired(tmp_path / "unpaired", "train", 3, 5)
     write_unpaired(unpaired, "test", 2, 2)
     labelled = write_labelled(tmp_path / "labelled", "train", 5, 70, 70)
@@ -67,6 +72,7 @@ def data_of(tmp_path, data):
         "pix2pix": {"data": str(data)},
         "cyclegan": {"data": str(unpaired)},
         "pix2pixhd": {"data": str(labelled), "label_nc": 4},
+        "distill": {"data": str(data)},
     }
 
 
@@ -243,8 +249,8 @@ def in_double():
 @pytest.mark.parametrize("model_type", TINY)
 def test_two_batches_added_up_do_what_one_of_twice_the_size_does(settings, data_of, tmp_path, model_type, in_double):
     its = replace(settings, size=(64, 64), flip=False, **data_of[model_type])
-    plain = {"pix2pix": {"norm": "instance", "dropout": 0.0}, "cyclegan": {"pool_size": 50}, "pix2pixhd": {}}
-    config = tiny(model_type, **plain[model_type])
+    plain = {"pix2pix": {"norm": "instance", "dropout": 0.0}, "cyclegan": {"pool_size": 50}}
+    config = tiny(model_type, **plain.get(model_type, {}))
 
     whole = weights_after(its, model_type, config, 4, batch=2, out=str(tmp_path / "whole"))
     added = weights_after(its, model_type, config, 4, accumulate=2, out=str(tmp_path / "added"))

@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from i2i_runtime import __version__
-from i2i_runtime.card import Card, ImageSpec, LabelSpec, MadeWith, TrainingRecord
+from i2i_runtime.card import Card, ImageSpec, LabelSpec, MadeWith, StudentRecord, TrainingRecord
 from i2i_trainer.config import RunConfig, Size
 from i2i_trainer.models.base import Model
 from i2i_trainer.networks.build import size_rule
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lost:
+    """What a student lost against its teacher, by the names of `evaluation.evaluate`."""
+
+    step: int
+    """At which it was measured."""
+    pictures: int
+    to_teacher: Mapping[str, float]
+    """Of its outputs against the teacher's."""
+    own: Mapping[str, float]
+    """Against the targets, where there are any."""
+    teachers_own: Mapping[str, float]
+    """The same of the teacher."""
 
 
 def cards_of(
@@ -24,6 +41,7 @@ def cards_of(
     size: Size,
     step: int,
     epoch_steps: int,
+    lost: Lost | None = None,
 ) -> dict[str, Card]:
     """Network name to card, of each generator that translates: first that of the run's direction.
 
@@ -35,7 +53,10 @@ def cards_of(
         size: (height, width) of the training images in this stage.
         step: steps that are done.
         epoch_steps: steps of an epoch.
+        lost: of a student, the last measurement; of another step it says nothing about this one.
     """
+    teacher = model.teacher
+    student = None if teacher is None else _student(teacher.card, lost if lost and lost.step == step else None)
     codes = model.style_codes
     if labels is not None and codes is not None:
         labels = dataclasses.replace(labels, styles=len(codes))
@@ -53,7 +74,8 @@ def cards_of(
     return {
         name: Card(
             name=Path(run.out).resolve().name,
-            model_type=model_type,
+            # It translates as its teacher does, and is measured on the same kind of data.
+            model_type=model_type if teacher is None else teacher.card.model_type,
             direction=direction,
             generator=architecture,
             input=its_input,
@@ -61,9 +83,30 @@ def cards_of(
             size=size_rule(architecture),
             labels=labels,
             training=record,
+            student=student,
             made_with=MadeWith(versions={"i2i": __version__, "torch": torch.__version__}),
         )
         for (name, architecture), (direction, its_input, its_output) in zip(
             model.translators.items(), ways, strict=False
         )
     }
+
+
+def _student(teacher: Card, lost: Lost | None) -> StudentRecord:
+    record = StudentRecord(
+        teacher=teacher.name,
+        teacher_sha256=teacher.made_with.source_sha256 or "",
+        teacher_generator=teacher.generator,
+    )
+    if lost is None:
+        return record
+    return dataclasses.replace(
+        record,
+        pictures=lost.pictures,
+        psnr_db=lost.to_teacher.get("PSNR"),
+        ssim=lost.to_teacher.get("SSIM"),
+        truth_l1=lost.own.get("L1"),
+        truth_ssim=lost.own.get("SSIM"),
+        teacher_truth_l1=lost.teachers_own.get("L1"),
+        teacher_truth_ssim=lost.teachers_own.get("SSIM"),
+    )

@@ -118,10 +118,26 @@ def _train(ctx: click.Context, name: str, model_config: type[ModelConfig], value
         run = dataclasses.replace(run, steps=None)
     if not run.data:
         raise UsageError("--data: expected a folder of training pictures, found nothing")
+    if checkpoint is None:
+        run, config = _settled(ctx, name, run, config)
     _require_torch()
     from i2i_trainer.loop import train
 
     train(name, run, config, resume=checkpoint)
+
+
+def _settled(ctx: click.Context, name: str, run: RunConfig, config: Any) -> tuple[RunConfig, Any]:
+    """The settings of a new training with all that follows from other files filled in."""
+    _require_torch()
+    from i2i_trainer.models import model_type
+
+    return model_type(name).settle(
+        run,
+        config,
+        flags=stated(ctx, ParameterSource.COMMANDLINE),
+        in_file=stated(ctx, ParameterSource.DEFAULT_MAP),
+        say=lambda line: click.echo(line, err=True),
+    )
 
 
 def _load(path: Path) -> Checkpoint:

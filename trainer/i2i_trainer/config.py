@@ -115,9 +115,12 @@ class RunConfig(Settings):
     eval_every: int = option(1000, "Steps between two evaluations on val/ or test/.", minimum=1, may_change=True)
     eval_pictures: int = option(64, "Pictures of an evaluation, evenly spaced.", minimum=1, may_change=True)
     save_every: int = option(1000, "Steps between two checkpoints.", minimum=1, may_change=True)
-    best_by: Literal["auto", "L1", "PSNR", "SSIM", "FID", "KID", "cycle_L1"] = option(
+    best_by: Literal[
+        "auto", "L1", "PSNR", "SSIM", "FID", "KID", "cycle_L1", "L1_to_teacher", "PSNR_to_teacher", "SSIM_to_teacher"
+    ] = option(
         "auto",
-        "Metric that picks best.pt; auto: L1 of pairs, else FID with --features, else cycle_L1.",
+        "Metric that picks best.pt; auto: L1_to_teacher of students, L1 of pairs, else FID with --features, else "
+        "cycle_L1.",
         may_change=True,
     )
     features: str = option("", "TorchScript feature network, for FID and KID.", may_change=True)

@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from i2i_runtime.card import LabelSpec
 from i2i_runtime.command import StopRequest, graceful_stop
 from i2i_runtime.errors import DeviceError, DivergedError, ModelError, SinkError, SourceError, UsageError
-from i2i_trainer.cards import cards_of
+from i2i_trainer.cards import Lost, cards_of
 from i2i_trainer.checkpoint import Checkpoint, save_checkpoint
 from i2i_trainer.config import ModelConfig, RunConfig, Size, to_toml
 from i2i_trainer.data.batches import Order, samples, stack, steps_per_epoch
-from i2i_trainer.data.dataset import Data, open_data
+from i2i_trainer.data.dataset import Data, Dataset, open_data
 from i2i_trainer.data.transforms import Preprocess, Sample, load_size_for, to_image
 from i2i_trainer.distributed import World, join_world, local_device
-from i2i_trainer.evaluation import Directions, evaluate, inputs_of, metric_names, translate_with
+from i2i_trainer.evaluation import Directions, Translate, evaluate, inputs_of, metric_names, translate_with
 from i2i_trainer.metrics import FeatureNetwork, is_better
 from i2i_trainer.models import build_model, model_type
 from i2i_trainer.models.base import Batch, Model, Stage, Task
@@ -39,6 +39,10 @@ _SAMPLES = 4
 """Rows of a sample grid, and inputs that travel in a checkpoint."""
 _STYLE_PICTURES = 64
 """Training pictures from which styles are learnt."""
+_START_PICTURES = 16
+"""Training pictures that a model may look at before its first step."""
+_TO_TEACHER = "_to_teacher"
+"""Behind the name of a metric: measured against the teacher's outputs in place of the targets."""
 _LOSSES_HELD = 50
 """Steps whose losses may stay on a GPU before they are looked at: each look makes it wait."""
 
@@ -94,13 +98,8 @@ class Training:
         self._name, self._run, self._config = name, run, config
         self._world = world or World()
         self._device = device or pick_device(run.device)
-        kind = model_type(name)
-        if run.label_nc and kind.data == "unpaired":
+        if run.label_nc and model_type(name).data == "unpaired":
             raise UsageError(f"--label-nc: {name} translates pictures; for label maps use pix2pixhd or pix2pix")
-        self._load_size = run.load_size or (load_size_for(run.size) if kind.random_crop else run.size)
-        self._all_data = open_data(run, kind.data, self._preprocess(1))
-        self._epoch_steps = steps_per_epoch(len(self._all_data.train), run.batch * run.accumulate * self._world.size)
-        self._schedule = Schedule.of(run, self._epoch_steps)
         self._labels = LabelSpec(count=run.label_nc, instance_edges=run.instances) if run.label_nc else None
         self._encoding = LabelEncoding(run.label_nc, run.instances).to(self._device) if run.label_nc else None
         self._features = FeatureNetwork(Path(run.features)).to(self._device) if run.features else None
@@ -111,10 +110,19 @@ class Training:
             input_channels=self._encoding.channels if self._encoding else run.input_channels,
             output_channels=run.output_channels,
             has_labels=self._encoding is not None,
+            direction=run.direction,
         )
         self._model: Model[Any] = build_model(name, config, task)
+        self._load_size = run.load_size or (load_size_for(run.size) if self._model.random_crop else run.size)
+        self._all_data = open_data(run, self._model.data, self._preprocess(1))
+        self._epoch_steps = steps_per_epoch(len(self._all_data.train), run.batch * run.accumulate * self._world.size)
+        self._schedule = Schedule.of(run, self._epoch_steps)
         both_ways = len(self._model.translators) > 1
-        available = metric_names(kind.data, both_ways=both_ways, has_features=self._features is not None)
+        available = metric_names(self._model.data, both_ways=both_ways, has_features=self._features is not None)
+        if self._model.teacher is not None:
+            self._model.teacher.generator.to(self._device)
+            of_pairs = metric_names("paired", both_ways=False, has_features=False)
+            available = [f"{metric}{_TO_TEACHER}" for metric in of_pairs] + available
         held_out = self._all_data.held_out
         if held_out is not None and min(run.eval_pictures, held_out.fewest) < 2:
             available = [metric for metric in available if metric not in ("FID", "KID")]  # of two pictures or more
@@ -128,13 +136,25 @@ class Training:
         self._styles_of_step = -1
         self._best: float | None = None
         self._pictures_before: int | None = None
+        self._lost: Lost | None = None
+        self._teachers_own: dict[str, float] | None = None
 
     def start(self) -> None:
         """Begin a new training."""
-        self._model.start()
+        self._model.start(self._first_batches())
         self._enter(self._stages[0])
         # From here on dropout and image pools of the processes go ways of their own.
         torch.manual_seed(self._run.seed + self._world.rank)
+
+    def _first_batches(self) -> Iterator[Batch]:
+        """A few training images, one at a time."""
+        for sample in self._all_data.train.evenly(_START_PICTURES):
+            if {"input", "target"} <= sample.keys():
+                dtype = torch.get_default_dtype()
+                yield self._encoded({
+                    name: images.to(self._device, dtype if images.is_floating_point() else None)
+                    for name, images in stack([sample]).items()
+                })  # fmt: skip
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Take up all state where `checkpoint` was saved.
@@ -172,7 +192,7 @@ class Training:
         self._data = Data(
             train=self._all_data.train.at(preprocess), held_out=held_out.at(preprocess) if held_out else None
         )
-        self._best = None
+        self._best = self._teachers_own = None
         # Samples and the exporter's proof use pictures the generator has not been fitted to, where there are any.
         whole = (self._data.held_out or self._data.train).evenly(_SAMPLES)
         self._samples = [sample for sample in whole if {"input", "target"} <= sample.keys()]
@@ -277,12 +297,15 @@ class Training:
                 yield [self._batch(part) for part in _split(sample, run.batch)]
 
     def _batch(self, sample: Sample) -> Batch:
-        moved = {name: self._stepper.to_device(tensor) for name, tensor in sample.items()}
-        given, instances, n_labels = moved["input"], None, 0
+        batch = self._encoded({name: self._stepper.to_device(tensor) for name, tensor in sample.items()})
+        return dataclasses.replace(batch, input=self._stepper.to_device(batch.input))
+
+    def _encoded(self, sample: Sample) -> Batch:
+        given, instances, n_labels = sample["input"], None, 0
         if self._encoding is not None:
-            instances = moved.get("instances", given)
-            given, n_labels = self._stepper.to_device(self._encoding(given, instances)), self._run.label_nc
-        return Batch(input=given, target=moved["target"], instances=instances, n_labels=n_labels)
+            instances = sample.get("instances", given)
+            given, n_labels = self._encoding(given, instances), self._run.label_nc
+        return Batch(input=given, target=sample["target"], instances=instances, n_labels=n_labels)
 
     def _train_step(self, batches: list[Batch]) -> None:
         rate = self._run.lr * self._schedule.lr_factor(self.step)
@@ -350,11 +373,16 @@ class Training:
             batch = stack([sample])
             given = inputs_of(batch, self._device)
             shown = [batch["input"], there(*given), batch["target"]]
+            if self._model.teacher is not None:
+                truth = [batch["target"]] if self._model.data == "paired" else []
+                shown = [batch["input"], self._model.teacher.generator(*given), shown[1], *truth]
             if back:
                 fake = back[0](*inputs_of({"input": batch["target"]}, self._device))
                 shown = [*shown[:2], back[0](shown[1]), batch["target"], fake, there(fake)]
             rows.append([to_image(images[0]) for images in shown])
         titles = ["input", "output", "target"]
+        if self._model.teacher is not None:
+            titles = ["input", "teacher", "student", "target"][: len(rows[0])]
         if back:
             one, other = self._run.direction[0], self._run.direction[-1]
             titles = [f"{what} {of}" for pair in ((one, other), (other, one)) for what, of in _there_and_back(*pair)]
@@ -368,12 +396,34 @@ class Training:
         directions = Directions(there=translates[0], back=translates[1] if len(translates) > 1 else None)
         samples = self._data.held_out.evenly(self._run.eval_pictures)
         figures, count = evaluate(directions, self._model.data, samples, self._features)
+        if self._model.teacher is not None:
+            figures = self._against_teacher(directions.there, self._data.held_out, figures, count) | figures
         recorder.log(self.step, {**{f"val_{name}": value for name, value in figures.items()}, "pictures": count})
         recorder.say(f"step {self.step}: " + "  ".join(f"val_{name} {value:.4f}" for name, value in figures.items()))
         value = figures.get(self._best_by, math.nan)
         is_best = self._best is None or is_better(self._best_by, value, self._best)
         if math.isfinite(value) and is_best and self._save("best.pt", recorder):
             self._best = value
+
+    def _against_teacher(
+        self, student: Translate, held_out: Dataset, own: dict[str, float], count: int
+    ) -> dict[str, float]:
+        """How near the student is to its teacher; with its `own` figures it becomes what its card tells."""
+        assert self._model.teacher is not None
+        teacher = translate_with(self._model.teacher.generator, self._device)
+
+        def imitated() -> Iterator[Sample]:
+            for sample in held_out.evenly(self._run.eval_pictures):
+                if "input" in sample:
+                    yield {**sample, "target": teacher(stack([sample]))[0].float().cpu()}
+
+        found, _ = evaluate(Directions(there=student), "paired", imitated())
+        if self._teachers_own is None:
+            # They stay the same as long as the pictures keep their size; without targets there are none.
+            samples = held_out.evenly(self._run.eval_pictures) if self._model.data == "paired" else ()
+            self._teachers_own, _ = evaluate(Directions(there=teacher), self._model.data, samples)
+        self._lost = Lost(step=self.step, pictures=count, to_teacher=found, own=own, teachers_own=self._teachers_own)
+        return {f"{name}{_TO_TEACHER}": value for name, value in found.items()}
 
     def _save(self, name: str, recorder: Recorder, *, must: bool = False) -> bool:
         """Whether the checkpoint was written; with `must`, or at the second failure in a row, failing is an error."""
@@ -450,6 +500,7 @@ class Training:
                 size=self._data.train.preprocess.size,
                 step=self.step,
                 epoch_steps=self._epoch_steps,
+                lost=self._lost,
             ),
             config=json.dumps(settings),
             networks=weights,
@@ -474,6 +525,11 @@ class Training:
             f"{len(self._data.train)} {what}, {measured}; steps {self.step} to {self._schedule.last_step}"
         )
 
+        if (teacher := self._model.teacher) is not None:
+            its = teacher.card
+            count = sum(p.numel() for p in teacher.generator.parameters()) / 1e6
+            words = f"teacher {its.name}: {its.model_type} {its.generator.name} ({count:.1f} M parameters)"
+            recorder.say(words if teacher.recognised is None else f"{words}; {teacher.recognised}")
         if self._pictures_before not in (None, len(self._data.train)):
             recorder.say(
                 f"note: {self._pictures_before} training pictures before, {len(self._data.train)} now: from here on "

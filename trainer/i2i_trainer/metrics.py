@@ -23,6 +23,9 @@ METRICS: dict[str, Literal["lower", "higher"]] = {
     "FID": "lower",
     "KID": "lower",
     "cycle_L1": "lower",
+    "L1_to_teacher": "lower",
+    "PSNR_to_teacher": "higher",
+    "SSIM_to_teacher": "higher",
 }
 """Each metric, and which way is better."""
 

@@ -30,6 +30,10 @@ class Trained:
     statistics: NormStatistics
     recognised: str | None = None
     """Of someone else's generator: one line, what it was taken for, and what was assumed and left out. None of ours."""
+    discriminator: dict[str, Tensor] | None = None
+    """Weights of the network that judged its outputs in training; None where the file has none."""
+    settings: str = "{}"
+    """JSON of its training's settings (see `Checkpoint.config`); without any of someone else's."""
 
 
 def load_trained(
@@ -161,4 +165,7 @@ def _trained(path: Path, checkpoint: Checkpoint, name: str, statistics: NormStat
             for example in checkpoint.examples.get(name, [])
         ],
         statistics=statistics,
+        # Generators are called G, or G_A and G_B, and what judges each D, D_A and D_B.
+        discriminator=checkpoint.networks.get(name.replace("G", "D", 1)),
+        settings=checkpoint.config,
     )

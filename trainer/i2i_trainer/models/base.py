@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar, Generic, Literal, TypeVar
@@ -11,8 +11,9 @@ from typing import ClassVar, Generic, Literal, TypeVar
 from torch import Tensor, nn
 
 from i2i_runtime.card import Architecture
-from i2i_trainer.config import ModelConfig, Size
+from i2i_trainer.config import ModelConfig, RunConfig, Size
 from i2i_trainer.image_pool import ImagePool
+from i2i_trainer.trained import Direction, Trained
 
 ConfigT = TypeVar("ConfigT", bound=ModelConfig)
 
@@ -34,6 +35,8 @@ class Task:
     output_channels: int = 3
     has_labels: bool = False
     """Whether the input is a label map."""
+    direction: Direction = "AtoB"
+    """Which of the data's two sides is the input."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,9 +69,10 @@ class Model(ABC, Generic[ConfigT]):
 
     step_order: ClassVar[tuple[Part, Part]]
     """Which of the two is updated first."""
-    data: ClassVar[Literal["paired", "unpaired"]] = "paired"
-    random_crop: ClassVar[bool] = True
-    """Whether images are by default loaded a little larger and cropped at random."""
+    data: Literal["paired", "unpaired"] = "paired"
+    """What it learns from; where that hangs on the settings, `__init__` says so."""
+    random_crop: bool = True
+    """Whether images are by default loaded a little larger and cropped at random; `__init__` may say so, too."""
     discriminator_weight: ClassVar[float] = 0.5
     """The discriminator's objective is halved, which slows it against the generator (pix2pix section 3.3)."""
 
@@ -79,8 +83,28 @@ class Model(ABC, Generic[ConfigT]):
     """The generators that turn an input into an output: first that of the run's direction, then the one back."""
     pools: Mapping[str, ImagePool] = MappingProxyType({})
     """State of the discriminators' memory."""
+    teacher: Trained | None = None
+    """The generator that it learns to repeat, where there is one: it never changes and is never saved."""
     style_codes: Tensor | None = None
     """(styles, classes, features): what stands in for a feature encoder when there is no image to encode."""
+
+    @classmethod
+    def settle(
+        cls, run: RunConfig, config: ConfigT, *, flags: Set[str], in_file: Set[str], say: Callable[[str], None]
+    ) -> tuple[RunConfig, ConfigT]:
+        """Fill in settings that follow from something else than settings; called before a new training only.
+
+        Args:
+            run: settings of the run.
+            config: settings of the model type.
+            flags: which of both the user stated on the command line.
+            in_file: which the user stated in a file; flags win.
+            say: shows the user a line about what was chosen.
+
+        Raises:
+            UsageError: something is missing, or stated otherwise than it is.
+        """
+        return run, config
 
     @abstractmethod
     def __init__(self, config: ConfigT, task: Task) -> None:
@@ -102,8 +126,13 @@ class Model(ABC, Generic[ConfigT]):
     def discriminator_loss(self, batch: Batch, images: Images) -> Losses:
         """The discriminators' losses, before `discriminator_weight`; no gradient reaches the generators."""
 
-    def start(self) -> None:
-        """Take up weights of an earlier training; called once, before the first step of a new one."""
+    def start(self, batches: Iterable[Batch]) -> None:
+        """Take up weights of an earlier training; called once, before the first step of a new one.
+
+        Args:
+            batches: a few training images, on the training's device (the networks are on the CPU still); read only as
+                far as they are asked for.
+        """
 
     def stages(self) -> tuple[Stage, ...]:
         """The parts of a training, in order."""

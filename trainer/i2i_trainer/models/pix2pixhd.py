@@ -120,7 +120,7 @@ class Model(base.Model[Config]):
                 )
             self._vgg = load_vgg19(Path(config.vgg))
 
-    def start(self) -> None:
+    def start(self, batches: Iterable[Batch]) -> None:
         """Take up the global generator of an earlier training, where there is one."""
         path = Path(self.config.global_weights)
         if not self.config.global_weights:

@@ -14,6 +14,7 @@ from i2i_trainer.networks.layers import init_weights
 from i2i_trainer.networks.mobile_resnet import MobileResnetGenerator
 from i2i_trainer.networks.pix2pixhd import GlobalGenerator, LocalEnhancer
 from i2i_trainer.networks.resnet import ResnetGenerator, resnet_blocks
+from i2i_trainer.networks.student import StudentGenerator, student_blocks
 from i2i_trainer.networks.unet import UnetGenerator, unet_downs
 
 _MOBILE = "mobile_"
@@ -55,13 +56,17 @@ def _network(name: str) -> tuple[type[nn.Module], tuple[int, ...]]:
         return ResnetGenerator, (resnet_blocks(name),)
     if name.startswith(_MOBILE):
         return MobileResnetGenerator, (resnet_blocks(name.removeprefix(_MOBILE)),)
+    if name.startswith("student_"):
+        return StudentGenerator, (student_blocks(name),)
     if name in _PIX2PIXHD:
         return _PIX2PIXHD[name], ()
-    raise UsageError(f"generator {name!r}: expected unet_N, resnet_Nblocks, mobile_resnet_Nblocks, global or local")
+    raise UsageError(
+        f"generator {name!r}: expected unet_N, resnet_Nblocks, mobile_resnet_Nblocks, student_Nblocks, global or local"
+    )
 
 
 def new_generator(architecture: Architecture) -> nn.Module:
-    """The generator with fresh weights, as the papers draw them.
+    """The generator with fresh weights, as the papers draw them; a student draws its own.
 
     Raises:
         UsageError: a setting that makes no network.
@@ -70,7 +75,10 @@ def new_generator(architecture: Architecture) -> nn.Module:
         generator = build_generator(architecture)
     except ModelError as error:
         raise UsageError(str(error)) from None
-    init_weights(generator)
+    if isinstance(generator, StudentGenerator):
+        generator.init_weights()
+    else:
+        init_weights(generator)
     return generator
 
 
@@ -87,6 +95,9 @@ def size_rule(architecture: Architecture) -> SizeRule:
     if name.startswith(("resnet_", _MOBILE)):
         resnet_blocks(name.removeprefix(_MOBILE))
         multiple = 2 ** int(arguments.get("n_downsampling", 2))
+    elif name.startswith("student_"):
+        student_blocks(name)
+        multiple = 4
     elif name in _PIX2PIXHD:
         # What an architecture leaves out has the network's own default.
         halvings = int(arguments.get("n_downsampling", 4))
@@ -94,7 +105,7 @@ def size_rule(architecture: Architecture) -> SizeRule:
     else:
         raise UsageError(f"--generator {name}: expected unet_256, unet_128, resnet_9blocks, resnet_6blocks, ...")
     # A border of one pixel is reflected at the smallest size: it must be more than one pixel. A border of three is
-    # reflected at full size.
+    # reflected at full size. And an instance norm has nothing to do on one pixel.
     return SizeRule(multiple_of=multiple, minimum=max(2 * multiple, 4))
 
 

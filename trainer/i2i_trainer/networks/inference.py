@@ -90,14 +90,17 @@ class LabelTranslator(nn.Module):
         Returns:
             (n, c, h, w) in [-1, 1].
         """
-        encoded = self.encoding(labels, instances)
+        return self.generator(self.styled(self.encoding(labels, instances), style))  # type: ignore[no-any-return]
+
+    def styled(self, encoded: Tensor, style: Tensor | None = None) -> Tensor:
+        """What the generator takes: an encoded label map and, where there are styles, the features of one."""
         if self.style_codes is not None:
             codes = self.get_buffer("style_codes")
             code = codes[0] if style is None else torch.index_select(codes, 0, style)[0]
             # One-hot times a table of codes: a convolution of one pixel.
             table = code.t()[:, :, None, None].to(encoded.dtype)
             encoded = torch.cat([encoded, functional.conv2d(encoded[:, : len(code)], table)], 1)
-        return self.generator(encoded)  # type: ignore[no-any-return]
+        return encoded
 
 
 def as_used(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor, nn
 
 from i2i_runtime.errors import UsageError
@@ -71,6 +73,7 @@ class PatchGAN(nn.Module):
             norm: normalisation layers.
         """
         super().__init__()
+        self.input_channels = input_channels
         layers = _layers(input_channels, ndf, n_layers, norm, padding=1, bias=convs_have_bias(norm))
         self.model = nn.Sequential(*(module for layer in layers for module in layer))
 
@@ -103,6 +106,7 @@ class MultiscalePatchGAN(nn.Module):
             norm: normalisation layers.
         """
         super().__init__()
+        self.input_channels = input_channels
         self._n_layers, self._num_D = n_layers, num_D
         for scale in range(num_D):
             for number, layer in enumerate(_layers(input_channels, ndf, n_layers, norm, padding=2, bias=True)):
@@ -119,3 +123,28 @@ class MultiscalePatchGAN(nn.Module):
             scales.append(features[1:])
             image = self._halve(image)
         return scales
+
+
+def patchgan_of(weights: Mapping[str, Tensor], size: Size) -> PatchGAN | MultiscalePatchGAN | None:
+    """The discriminator whose state dict this is, one of the two above, with fresh weights; None of another network's.
+
+    Args:
+        weights: what keys and shapes are read from.
+        size: (height, width) of the images that it is to judge.
+
+    Raises:
+        UsageError: such images leave it nothing to judge.
+    """
+    if not weights.keys() & {"model.0.weight", "scale0_layer0.0.weight"}:
+        return None
+    convolutions = [weight for weight in weights.values() if weight.dim() == 4]
+    norm: NormName = "batch" if any(key.endswith(".running_mean") for key in weights) else "instance"
+    ndf, input_channels = convolutions[0].shape[:2]
+    scales = len({key.partition("_")[0] for key in weights if key.startswith("scale")})
+    # What is not strided: the last layer but one, and the last.
+    n_layers = len(convolutions) // max(1, scales) - 2
+    if not scales:
+        check_patches(size, n_layers)
+        return PatchGAN(input_channels, ndf, n_layers, norm)
+    check_scales(size, scales)
+    return MultiscalePatchGAN(input_channels, ndf, n_layers, scales, norm)

@@ -80,6 +80,10 @@ class UnetGenerator(nn.Module):
         """(n, c, h, w) in [-1, 1] to (n, c', h, w) in [-1, 1]."""
         return self.model(image)  # type: ignore[no-any-return]
 
+    def levels(self) -> list[nn.Module]:
+        """The levels from the outermost but one, which sees half the picture's sides, to the innermost."""
+        return [module for module in self.modules() if isinstance(module, _Level)]
+
 
 class _Level(nn.Module):
     """Down, through the level inside it, up, and the input beside the result."""

@@ -1,0 +1,378 @@
+"""From a measured machine to the time of any student, and to the largest student that keeps a time."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from itertools import product
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from interpreter import python
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from i2i_runtime.card import Architecture
+from i2i_runtime.errors import ModelError, SinkError, UsageError
+from i2i_trainer.budget.machine import EngineTimes, MachineProfile, Table, read_profile, write_profile
+from i2i_trainer.budget.predictor import predict
+from i2i_trainer.budget.search import BLOCKS, MARGIN, MARGIN_EXTRAPOLATED, choose, parse_budget
+from i2i_trainer.budget.shape import BLOCK_KINDS, GROUP, StudentShape
+from i2i_trainer.networks import student
+from i2i_trainer.networks.build import build_generator
+
+SIZE = (256, 256)
+WIDTHS, HALVES = (8, 16, 32, 64), (8, 32)
+FP32, INT8 = "ONNX Runtime CPU fp32", "ONNX Runtime CPU int8"
+SLOWER = {"plain": 1.0, "grouped": 1.5, "separable": 2.0}
+
+
+def block_s(kind: str, width: float, inner: float) -> float:
+    """Seconds of a block of a machine that we make up, of the form that convolutions have."""
+    return SLOWER[kind] * (20 + 2 * width + 3 * inner + width * inner) * 1e-6
+
+
+def ends_s(width: float, half: float) -> float:
+    return (500 + 10 * width + 40 * half + half * width) * 1e-6
+
+
+def table(rows, columns, of) -> Table:
+    seconds = tuple(tuple(of(row, column) for column in columns) for row in rows)
+    return Table(rows=tuple(rows), columns=tuple(columns), seconds=seconds)
+
+
+def engine_times(precision: str = "fp32", factor: float = 1.0) -> EngineTimes:
+    return EngineTimes(
+        backend="onnxruntime",
+        device="cpu",
+        precision=precision,
+        provider="ONNX Runtime CPU",
+        ends=table([0], WIDTHS, lambda half, width: factor * ends_s(width, 0)),
+        half_ends=table(HALVES, WIDTHS, lambda half, width: factor * ends_s(width, half)),
+        blocks={
+            kind: table(
+                [width for width in WIDTHS if kind != "grouped" or width % GROUP == 0],
+                [16, 64] if kind == "grouped" else [8, 64],
+                lambda width, inner, kind=kind: factor * block_s(kind, width, inner),
+            )
+            for kind in BLOCK_KINDS
+        },
+        disturbance=1.01,
+    )
+
+
+def make_profile(*engines: EngineTimes) -> MachineProfile:
+    return MachineProfile(
+        machine="made up",
+        cpu="made up",
+        cores=2,
+        threads=None,
+        system="Linux x86_64",
+        versions={"i2i": "0.1.0"},
+        date="2026-01-01T00:00:00+00:00",
+        size=SIZE,
+        engines=engines or (engine_times(), engine_times("int8", 0.5)),
+    )
+
+
+PROFILE = make_profile()
+
+
+@st.composite
+def shapes(draw, largest=64) -> StudentShape:
+    block = draw(st.sampled_from(BLOCK_KINDS))
+    step = GROUP if block == "grouped" else 8
+    channels = st.integers(1, largest // step).map(lambda number: number * step)
+    return StudentShape(
+        block=block,
+        width=draw(channels),
+        half=draw(st.sampled_from([0, 8, 24, 32])),
+        inners=tuple(draw(st.lists(channels, max_size=12))),
+    )
+
+
+# A student by its numbers
+
+
+@given(shapes())
+def test_a_students_numbers_and_its_architecture_say_the_same(shape):
+    assert StudentShape.of(shape.architecture()) == shape
+
+
+@settings(max_examples=20, deadline=None)
+@given(shapes(), st.integers(1, 4), st.integers(1, 4))
+def test_the_network_has_these_numbers_and_multiply_adds(shape, given_channels, returned):
+    shape = replace(shape, input_channels=given_channels, output_channels=returned)
+    network = build_generator(shape.architecture())
+
+    with FlopCounterMode(display=False) as counted, torch.no_grad():
+        network(torch.zeros(1, given_channels, 16, 24))
+
+    # Two operations for each multiply-add.
+    assert 2 * shape.macs((16, 24)) == counted.get_total_flops()
+    middles = [next(layer for layer in block.branch if isinstance(layer, nn.ReLU)) for block in network.blocks]
+    assert len(middles) == len(shape.inners)
+
+
+def test_what_an_architecture_leaves_out_is_what_the_network_has_by_default():
+    bare = StudentShape.of(Architecture(name="student_6blocks"))
+
+    assert bare == StudentShape(width=32, inners=(32,) * 6)
+    network, explicit = (build_generator(a) for a in (Architecture(name="student_6blocks"), bare.architecture()))
+    assert [p.shape for p in network.parameters()] == [p.shape for p in explicit.parameters()]
+
+
+def test_groups_are_those_of_the_network():
+    assert GROUP == student.GROUP
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("resnet_9blocks", {}, "generator 'resnet_9blocks': times are known of students only"),
+        ("student_sixblocks", {}, "generator 'student_sixblocks': times are known of students only"),
+        ("student_6blocks", {"norm": "instance"}, "norm instance: times are known without norms; expected none or"),
+        ("student_6blocks", {"block": "dense"}, "block dense: expected plain, grouped, separable"),
+        ("student_2blocks", {"inner": "8_8_8"}, "inner '8_8_8': expected 2 numbers joined by underscores"),
+    ],
+)
+def test_another_generator_is_refused(name, arguments, message):
+    with pytest.raises(UsageError, match=message):
+        predict(PROFILE, Architecture(name=name, arguments=arguments), SIZE, FP32)
+
+
+# Predictions
+
+
+@given(shapes())
+def test_a_prediction_is_the_sum_of_the_ends_and_the_blocks(shape):
+    found = predict(PROFILE, shape.architecture(), SIZE, FP32)
+
+    whole = ends_s(shape.width, shape.half) + sum(block_s(shape.block, shape.width, inner) for inner in shape.inners)
+    assert found.seconds == pytest.approx(whole)
+    assert not found.extrapolated
+
+
+@given(shapes(largest=128))
+def test_a_student_outside_of_what_was_measured_is_predicted_along_the_last_line_and_flagged(shape):
+    found = predict(PROFILE, shape, SIZE, FP32)
+
+    outside = shape.width > 64 or any(inner > 64 for inner in shape.inners)
+    assert found.extrapolated == outside
+    whole = ends_s(shape.width, shape.half) + sum(block_s(shape.block, shape.width, inner) for inner in shape.inners)
+    assert found.seconds == pytest.approx(whole)
+
+
+def test_batch_norm_takes_no_time():
+    with_norm = Architecture(name="student_4blocks", arguments={"norm": "batch"})
+
+    assert predict(PROFILE, with_norm, SIZE, FP32) == predict(PROFILE, replace(with_norm, arguments={}), SIZE, FP32)
+
+
+def test_12_channels_take_as_long_as_16_and_are_flagged():
+    twelve, sixteen = (predict(PROFILE, StudentShape(width=32, inners=(inner,)), SIZE, FP32) for inner in (12, 16))
+
+    assert twelve.seconds == sixteen.seconds
+    assert (twelve.extrapolated, sixteen.extrapolated) == (True, False)
+
+
+def test_another_size_takes_the_time_of_its_pixels_and_is_flagged():
+    shape = StudentShape(width=32, inners=(32,) * 4)
+
+    half = predict(PROFILE, shape, (128, 256), FP32)
+
+    assert half.seconds == pytest.approx(predict(PROFILE, shape, SIZE, FP32).seconds / 2)
+    assert half.extrapolated
+
+
+def test_more_channels_make_the_ends_longer_and_are_flagged():
+    shape = StudentShape(width=32, inners=(), input_channels=9)
+
+    assert predict(PROFILE, shape, SIZE, FP32).seconds == pytest.approx(2 * ends_s(32, 0))
+    assert predict(PROFILE, shape, SIZE, FP32).extrapolated
+
+
+def test_no_prediction_is_below_zero():
+    falling = table([8, 16], [8, 16], lambda width, inner: 1.0 / width)
+
+    assert falling.at(160, 8) > 0
+
+
+@pytest.mark.parametrize(
+    ("size", "engine", "message"),
+    [
+        ((30, 256), FP32, "size 30x256: expected multiples of 4"),
+        (SIZE, "TensorRT fp16", "engine 'TensorRT fp16': not measured on this machine; expected one of ONNX Runtime"),
+    ],
+)
+def test_what_cannot_be_predicted_is_said(size, engine, message):
+    with pytest.raises(UsageError, match=message):
+        predict(PROFILE, Architecture(name="student_4blocks"), size, engine)
+
+
+def test_a_kind_of_block_that_was_not_measured_is_said():
+    plain_only = replace(engine_times(), blocks={"plain": engine_times().blocks["plain"]})
+
+    with pytest.raises(UsageError, match="separable blocks: not measured in ONNX Runtime CPU fp32; expected plain"):
+        predict(make_profile(plain_only), StudentShape(block="separable", width=8, inners=(8,)), SIZE, FP32)
+
+
+# Budgets and the search
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("15ms", 0.015), ("60fps", 1 / 60), (" 7.5 MS ", 0.0075), ("0.5s", 0.5), ("250us", 250e-6), (".5 fps", 2.0)],
+)
+def test_a_budget_is_a_time_or_a_rate(text, seconds):
+    assert parse_budget(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["", "15", "fast", "0ms", "0fps", "-5ms", "nan ms", "inf fps", "1e3ms", "15 ms 60fps"])
+def test_what_is_no_budget_is_refused(text):
+    with pytest.raises(UsageError, match="expected a time or a rate above 0 such as 15ms or 60fps"):
+        parse_budget(text)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(4e-3, 0.2), st.sampled_from([None, *BLOCK_KINDS]))
+def test_the_choice_keeps_the_budget_and_nothing_larger_does(budget, block):
+    choice = choose(PROFILE, budget, block=block)
+
+    assert choice.predicted_s <= budget * (1 - MARGIN)
+    assert choice.predicted_s == predict(PROFILE, choice.architecture, SIZE, choice.engine).seconds
+    assert choice.macs == StudentShape.of(choice.architecture).macs(SIZE)
+    for kind, width, half, count in product([block] if block else BLOCK_KINDS, WIDTHS, (0, *HALVES), BLOCKS):
+        if half > width or (kind == "grouped" and width % GROUP):
+            continue
+        other = StudentShape(block=kind, width=width, half=half, inners=(width,) * count)
+        if predict(PROFILE, other, SIZE, FP32).seconds <= budget * (1 - MARGIN):
+            assert other.macs(SIZE) <= choice.macs
+
+
+def test_a_student_of_4_blocks_sees_more_than_a_discriminator_judges_and_one_of_3_does_not():
+    def seen(blocks: int) -> int:
+        network = build_generator(StudentShape(width=8, inners=(8,) * blocks).architecture())
+        for parameter in network.parameters():
+            nn.init.constant_(parameter, 0.01)  # positive, so that no ReLU stops a signal
+        image = torch.rand(1, 3, 128, 128, requires_grad=True)
+        network(image)[0, 0, 64, 64].backward()
+        rows = image.grad.abs().sum((0, 1, 3)).nonzero()
+        return int(rows.max() - rows.min()) + 1
+
+    assert seen(3) < 70 <= seen(4)
+    assert min(BLOCKS) == 4
+
+
+def test_int8_is_chosen_by_its_name_only():
+    assert choose(PROFILE, 0.01).engine == FP32
+    assert choose(PROFILE, 0.01, engine=INT8).macs > choose(PROFILE, 0.01).macs
+    with pytest.raises(UsageError, match="only INT8 was measured"):
+        choose(make_profile(engine_times("int8")), 0.01)
+
+
+def test_the_choice_is_among_the_widths_that_were_measured():
+    widths = {choose(PROFILE, budget / 1000).architecture.arguments["width"] for budget in range(2, 100, 10)}
+
+    assert widths <= set(WIDTHS)
+
+
+def test_a_guess_has_a_larger_margin():
+    choice = choose(PROFILE, 0.01, size=(512, 256))
+
+    assert choice.extrapolated
+    assert choice.predicted_s <= 0.01 * (1 - MARGIN_EXTRAPOLATED)
+
+
+def test_the_channels_of_the_pictures_are_those_of_the_choice():
+    arguments = choose(PROFILE, 0.02, input_channels=1, output_channels=2).architecture.arguments
+
+    assert (arguments["input_channels"], arguments["output_channels"]) == (1, 2)
+
+
+def test_where_nothing_is_quick_enough_the_quickest_is_named():
+    with pytest.raises(UsageError) as error:
+        choose(PROFILE, 1e-4)
+
+    fastest = (ends_s(8, 0) + 4 * block_s("plain", 8, 8)) * 1e3
+    assert str(error.value) == (
+        "budget 0.1 ms: no student keeps it at 256x256 with 10% to spare; the fastest is student_4blocks, plain, "
+        f"width 8 in {FP32} with {fastest:.3g} ms"
+    )
+
+
+# The file
+
+
+def test_a_profile_is_read_as_it_was_written(tmp_path):
+    write_profile(tmp_path / "machine.json", PROFILE)
+
+    assert read_profile(tmp_path / "machine.json") == PROFILE
+    assert [path.name for path in tmp_path.iterdir()] == ["machine.json"]
+
+
+def changed(**fields) -> str:
+    return json.dumps({**json.loads(PROFILE.to_json()), **fields})
+
+
+def with_engine(**fields) -> str:
+    engine = json.loads(PROFILE.to_json())["engines"][0]
+    return changed(engines=[{**engine, **fields}])
+
+
+def ends(**fields) -> dict[str, object]:
+    return {"rows": [0], "columns": [8, 16], "seconds": [[1.0, 2.0]], **fields}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "expected a JSON file"),
+        ("[1]", "expected a file of i2i-export profile, found something else"),
+        (changed(version=99), "version 99 is unknown, this i2i reads version 1"),
+        (changed(colour="red"), "unknown field 'colour'"),
+        (changed(cores="two"), "cores: expected int, found 'two'"),
+        (changed(size=[0, 256]), "size: expected at least 1 pixel"),
+        (changed(engines=[]), "expected times of at least one engine, found none"),
+        (with_engine(precision="fp8"), "precision: expected one of fp32, bf16, fp16, int8"),
+        (with_engine(ends=ends(columns=[16, 8])), "ends: expected ascending numbers of channels, found \\[16, 8\\]"),
+        (with_engine(ends=ends(seconds=[[1.0]])), "ends: expected 1 x 2 times"),
+        (with_engine(half_ends=ends(seconds=[[1.0, 0.0]])), "half_ends: expected times above 0, found 0"),
+        (with_engine(blocks={"dense": ends()}), "blocks: expected plain, grouped, separable, found 'dense'"),
+    ],
+)
+def test_a_file_that_is_no_profile_is_refused_in_one_line(tmp_path, text, message):
+    (tmp_path / "machine.json").write_text(text)
+
+    with pytest.raises(ModelError, match=message) as error:
+        read_profile(tmp_path / "machine.json")
+
+    assert str(error.value).startswith(str(tmp_path / "machine.json"))
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_says_how_to_make_one(tmp_path):
+    with pytest.raises(UsageError, match=r"make one with i2i-export profile -o machine\.json"):
+        read_profile(tmp_path / "machine.json")
+
+
+def test_a_profile_that_cannot_be_written_leaves_nothing_behind(tmp_path):
+    (tmp_path / "machine.json").mkdir()
+
+    with pytest.raises(SinkError, match="choose another --output"):
+        write_profile(tmp_path / "machine.json", PROFILE)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["machine.json"]
+
+
+def test_the_package_needs_neither_torch_nor_onnx():
+    code = """
+import sys
+for name in ("torch", "onnx"):
+    sys.modules[name] = None
+from i2i_trainer.budget import machine, predictor, search, shape
+"""
+
+    assert python(code).returncode == 0

@@ -1,0 +1,144 @@
+"""The student that makes the most of a time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from i2i_runtime.card import Architecture
+from i2i_runtime.errors import UsageError
+from i2i_trainer.budget.machine import MachineProfile
+from i2i_trainer.budget.predictor import predict
+from i2i_trainer.budget.shape import BLOCK_KINDS, BlockKind, Size, StudentShape
+
+MARGIN = 0.1
+"""Share of the budget that stays free for the error of a prediction."""
+MARGIN_EXTRAPOLATED = 0.25
+"""The same where a prediction is of another size, or of other channels, than what was measured."""
+BLOCKS = range(4, 17)
+"""Numbers of blocks that are tried. With 4 a pixel depends on 84x84 around it, and with 3 on 68x68, less than the 70x70
+that a PatchGAN judges at once (Isola et al. 2017, section 3.2)."""
+_UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A student, and what runs it in time."""
+
+    architecture: Architecture
+    engine: str
+    """Its name in the profile; it ends in the precision, which is that of the export."""
+    predicted_s: float
+    """Seconds of an inference."""
+    macs: int
+    """Multiply-adds of one picture."""
+    extrapolated: bool
+    """See `Prediction`."""
+
+
+def parse_budget(text: str) -> float:
+    """Seconds for one picture.
+
+    >>> parse_budget("15ms"), parse_budget("50 fps")
+    (0.015, 0.02)
+
+    Raises:
+        UsageError: neither a time nor a rate.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*(ms|us|s|fps)", text.strip().lower())
+    number = float(match[1]) if match else 0.0
+    if match is None or not 0 < number < 1e9:
+        raise UsageError(f"budget {text!r}: expected a time or a rate above 0 such as 15ms or 60fps")
+    return 1 / number if match[2] == "fps" else number * _UNITS[match[2]]
+
+
+def choose(
+    profile: MachineProfile,
+    budget_s: float,
+    input_channels: int = 3,
+    output_channels: int = 3,
+    size: Size | None = None,
+    *,
+    engine: str | None = None,
+    block: BlockKind | None = None,
+) -> Choice:
+    """The student with the most multiply-adds among those whose predicted time keeps the budget, with a margin.
+
+    Multiply-adds are a fair measure of what students of one family can learn: nearly all of their layers work at one
+    size, where multiply-adds are weights times a constant, and a wider or deeper one can do all that the narrower one
+    does. They tell nothing about one kind of block against another, of which `separable` ones do more with each; and so
+    `block` asks for one.
+
+    Args:
+        profile: the machine.
+        budget_s: seconds for one inference.
+        input_channels: of the student.
+        output_channels: of the student.
+        size: of the pictures; None: the size that was measured.
+        engine: its name; None: any but those in INT8, which an export may refuse for its quality.
+        block: its kind; None: any.
+
+    Raises:
+        UsageError: no student is quick enough, or the engine was not measured.
+    """
+    size = size or profile.size
+    engines = [profile.engine(engine)] if engine else [its for its in profile.engines if its.precision != "int8"]
+    if not engines:
+        raise UsageError("engine: only INT8 was measured, which is chosen by its name only; name it")
+    tried = [
+        _rated(profile, shape, size, its.name)
+        for its in engines
+        for kind in (BLOCK_KINDS if block is None else (block,))
+        if kind in its.blocks
+        for shape in _shapes(kind, its.blocks[kind].rows, its.half_ends.rows, input_channels, output_channels)
+    ]
+    if not tried:
+        raise UsageError(f"{block} blocks: not measured on this machine; leave the kind out")
+    fitting = [one for one in tried if one.predicted_s <= budget_s * (1 - _margin(one))]
+    if not fitting:
+        fastest = min(tried, key=lambda one: one.predicted_s)
+        raise UsageError(
+            f"budget {budget_s * 1e3:.3g} ms: no student keeps it at {size[0]}x{size[1]} with {_margin(fastest):.0%} "
+            f"to spare; the fastest is {_words(fastest)} in {fastest.engine} with {fastest.predicted_s * 1e3:.3g} ms"
+        )
+    # Of two that are alike, the quicker one.
+    return max(fitting, key=lambda one: (one.macs, -one.predicted_s))
+
+
+def _shapes(
+    kind: BlockKind, widths: tuple[int, ...], halves: tuple[int, ...], input_channels: int, output_channels: int
+) -> Iterator[StudentShape]:
+    """All students of a kind, of the widths that were measured: nothing between is guessed."""
+    for width in widths:
+        for half in (0, *(half for half in halves if half <= width)):
+            for count in BLOCKS:
+                yield StudentShape(
+                    block=kind,
+                    width=width,
+                    half=half,
+                    inners=(width,) * count,
+                    input_channels=input_channels,
+                    output_channels=output_channels,
+                )
+
+
+def _rated(profile: MachineProfile, shape: StudentShape, size: Size, engine: str) -> Choice:
+    prediction = predict(profile, shape, size, engine)
+    return Choice(
+        architecture=shape.architecture(),
+        engine=engine,
+        predicted_s=prediction.seconds,
+        macs=shape.macs(size),
+        extrapolated=prediction.extrapolated,
+    )
+
+
+def _margin(choice: Choice) -> float:
+    return MARGIN_EXTRAPOLATED if choice.extrapolated else MARGIN
+
+
+def _words(choice: Choice) -> str:
+    arguments = choice.architecture.arguments
+    half = f", half {arguments['half']}" if arguments["half"] else ""
+    return f"{choice.architecture.name}, {arguments['block']}, width {arguments['width']}{half}"
