@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -21,8 +20,8 @@ import onnx
 from rich.console import Console
 from rich.table import Table
 
-from i2i_export.profile import Grid, Where, measure, ready, run_turn, ways_here
-from i2i_export.slopes import undisturbed
+from i2i_export.profile import Grid, Where, measure, ready, take_turns, ways_here
+from i2i_export.slopes import usual
 from i2i_runtime import command
 from i2i_runtime.card import Card, ImageSpec
 from i2i_runtime.engines.base import Engine, Precision
@@ -45,9 +44,8 @@ PLAN_LIBRARIES = get_args(Library)
 Graph = tuple[str, str]
 """Precision and I/O."""
 _MOST_BLOCKS = 12
-_TURNS = 12
-_TURN_S = 0.03
-_REST_S = 0.004
+_TURNS = 20
+_TURN_S = 0.04
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +60,7 @@ class Student:
     """Whether the channels in the middle of its blocks were drawn, too."""
     predicted_s: float
     measured_s: float
-    """Undisturbed, as the profile has it."""
+    """As `usual` has it, and the profile."""
     median_s: float
     """Of all runs."""
 
@@ -136,7 +134,6 @@ def drawn(count: int, seed: int) -> list[StudentShape]:
 
 def tried(profile: MachineProfile, shapes: Sequence[StudentShape], size: Size) -> list[Student]:
     """Each student in each engine."""
-    random = np.random.default_rng(1)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         in_other_process(export, shapes, size, folder, {graph_of(its) for its in profile.engines})
@@ -145,12 +142,7 @@ def tried(profile: MachineProfile, shapes: Sequence[StudentShape], size: Size) -
             for number, shape in enumerate(shapes)
             for its in profile.engines
         }
-        keys = list(contestants)
-        runs: dict[tuple[StudentShape, str], list[float]] = {key: [] for key in keys}
-        for _ in range(_TURNS):
-            for index in random.permutation(len(keys)):
-                time.sleep(_REST_S)
-                runs[keys[index]] += run_turn(contestants[keys[index]], _TURN_S)
+        runs = take_turns(contestants, _TURNS, _TURN_S)
     return [
         Student(
             name=words(shape),
@@ -158,7 +150,7 @@ def tried(profile: MachineProfile, shapes: Sequence[StudentShape], size: Size) -
             blocks=shape.block,
             is_pruned=set(shape.inners) != {shape.width},
             predicted_s=predict(profile, shape, size, engine).seconds,
-            measured_s=undisturbed(seconds),
+            measured_s=usual(seconds),
             median_s=float(np.median(seconds)),
         )
         for (shape, engine), seconds in runs.items()

@@ -1,17 +1,17 @@
 """`i2i-export profile`: what this machine takes for the parts of students, measured in every engine that is here.
 
 A block's time is a slope: a student with several of them takes so much longer than one with none. Each student runs in
-many short turns that are mixed with those of the others, and what counts is what it takes undisturbed: on a shared
-machine neighbours slow a part of the turns by a tenth or by half, and never speed one up.
+many short turns that are mixed with those of the others, and what counts is what it takes when little disturbs it: on
+a shared machine neighbours slow a part of the turns by a tenth or by half, and never speed one up.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import platform
 import re
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ from datetime import datetime, timezone
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 import click
 import numpy as np
@@ -28,7 +28,7 @@ import onnx
 from rich.console import Console
 from rich.table import Table as Printed
 
-from i2i_export.slopes import Parts, undisturbed
+from i2i_export.slopes import Parts, usual
 from i2i_export.student_graph import student_graph
 from i2i_runtime import __version__
 from i2i_runtime.engines import nvinfer
@@ -45,12 +45,13 @@ from i2i_trainer.budget.shape import BLOCK_KINDS, GROUP, BlockKind, Size, Studen
 
 Where = Literal["here", "cpu", "cuda"]
 """Which engines are measured: all, those on the CPU, those on an NVIDIA GPU."""
-_REST_S = 0.004
-"""Threads of a library go on spinning for a while after a run, and would slow the next one down."""
-_BUSY = 1.25
-"""Of a typical run to an undisturbed one, above which the machine was busy."""
+_LOOK_S = 0.003
+_LONGEST_REST_S = 0.1
+_BUSY = 0.1
+"""Share of the CPU time of others above which their presence is said."""
 _LIBRARIES = ("onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx-cu13-bindings", "onnx")
 OnProgress = Callable[[str], None]
+_Key = TypeVar("_Key")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,18 +60,18 @@ class Grid:
 
     widths: tuple[int, ...] = (8, 16, 24, 32, 48, 64, 96)
     inners: Mapping[BlockKind, tuple[int, ...]] = field(
-        default_factory=lambda: {"plain": (8, 24, 48, 96), "separable": (8, 32, 96), "grouped": (16, 48, 96)}
+        default_factory=lambda: {"plain": (8, 32, 96), "separable": (8, 32, 96), "grouped": (16, 96)}
     )
     """Between them a block's time is a line, to a few per cent."""
     counts: Mapping[BlockKind, int] = field(default_factory=lambda: {"plain": 4, "separable": 8, "grouped": 6})
     """Blocks of the student that is measured: enough to be a good part of its time."""
     halves: tuple[int, ...] = (8, 16, 32)
     half_widths: tuple[int, ...] = (8, 32, 96)
-    turns: int = 10
+    turns: int = 8
     """Of each student."""
-    turn_s: float = 0.03
+    turn_s: float = 0.04
     """Or two runs, where they take longer."""
-    patience_s: float = 15.0
+    patience_s: float = 25.0
     """For the turns of one width; after it a slow machine goes on to the next, with three turns at least."""
 
     def students(self, width: int) -> list[StudentShape]:
@@ -213,6 +214,7 @@ def measure(
     """
     notes: list[str] = []
     seconds: dict[tuple[Way, StudentShape], list[float]] = {}
+    meter = _CpuMeter()
     with tempfile.TemporaryDirectory(prefix="i2i-profile-") as name:
         bench = _Bench(size=size, threads=threads, grid=grid, folder=Path(name))
         on_progress("looking for engines ...")
@@ -225,9 +227,10 @@ def measure(
             # memory of a small box.
             seconds |= bench.times([(way, shape) for way in usable for shape in grid.students(width)])
     engines = tuple(engine_times(way, provider, grid, seconds) for way, provider in usable.items())
-    if (busy := max(engine.disturbance for engine in engines)) > _BUSY:
+    others = meter.others()
+    if others is not None and others > _BUSY:
         notes.append(
-            f"the machine was busy: runs took {busy:.2f} times as long as undisturbed ones; measure it at rest"
+            f"other programs took {others:.0%} of the CPU meanwhile: times are too long; measure again at rest"
         )
     gpu = nvinfer.gpu() if any(way.device == "cuda" for way in usable) else None
     return MachineProfile(
@@ -239,9 +242,35 @@ def measure(
         versions=_versions(),
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         size=size,
+        busy_elsewhere=others,
         engines=engines,
         notes=tuple(notes),
     )
+
+
+class _CpuMeter:
+    """Tells which share of the CPU time went to other processes since it was made."""
+
+    def __init__(self) -> None:
+        self._before = self._read()
+
+    def others(self) -> float | None:
+        """From 0 to 1; None where the system does not tell."""
+        now = self._read()
+        if self._before is None or now is None or now[1] <= self._before[1]:
+            return None
+        (busy, whole), own = (now[i] - self._before[i] for i in range(2)), now[2] - self._before[2]
+        return min(max((busy - own) / whole, 0.0), 1.0)
+
+    @staticmethod
+    def _read() -> tuple[float, float, float] | None:
+        """Seconds that all cores were busy, that there were, and that this process took."""
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            fields = Path("/proc/stat").read_text(encoding="ascii").splitlines()[0].split()[1:]
+            # user nice system idle iowait irq softirq steal, guests are counted in user.
+            ticks = [int(field) / os.sysconf("SC_CLK_TCK") for field in fields[:8]]
+            return sum(ticks) - ticks[3] - ticks[4], sum(ticks), time.process_time()
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,7 +303,7 @@ class _Bench:
             if full not in usable:
                 continue
             runs = self.times([(each, shape) for each in (full, way) for shape in shapes])
-            low = {key: undisturbed(value) for key, value in runs.items()}
+            low = {key: usual(value) for key, value in runs.items()}
             gain = min(low[way, shape] / low[full, shape] for shape in shapes)
             if gain >= 1:
                 notes.append(
@@ -284,23 +313,13 @@ class _Bench:
 
     def times(self, keys: Sequence[tuple[Way, StudentShape]]) -> dict[tuple[Way, StudentShape], list[float]]:
         """Seconds of all runs of students that take turns."""
-        grid, random = self.grid, np.random.default_rng(0)
-        seconds: dict[tuple[Way, StudentShape], list[float]] = {key: [] for key in keys}
+        grid = self.grid
         with contextlib.ExitStack() as stack:
-            runs: list[Callable[[], object]] = []
+            runs = {}
             for way, shape in keys:
                 engine = stack.enter_context(way.open(shape, self.size, self.threads, self.folder))
-                runs.append(ready(engine))
-                # Libraries finish their preparations in the first runs.
-                runs[-1](), runs[-1]()
-            began = time.perf_counter()
-            for turn in range(grid.turns):
-                if turn >= 3 and time.perf_counter() - began > grid.patience_s:
-                    break
-                for index in random.permutation(len(keys)):
-                    time.sleep(_REST_S)
-                    seconds[keys[index]] += run_turn(runs[index], grid.turn_s)
-        return seconds
+                runs[way, shape] = ready(engine)
+            return take_turns(runs, grid.turns, grid.turn_s, grid.patience_s)
 
 
 def ready(engine: Engine) -> Callable[[], object]:
@@ -313,15 +332,47 @@ def ready(engine: Engine) -> Callable[[], object]:
     return lambda: engine.run(image, out=out)
 
 
-def run_turn(run: Callable[[], object], at_least_s: float) -> list[float]:
-    """Seconds of each run of a turn; the first, in which caches fill, does not count."""
-    run()
-    seconds: list[float] = []
-    while len(seconds) < 2 or sum(seconds) < at_least_s:
-        began = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - began)
+def take_turns(
+    runs: Mapping[_Key, Callable[[], object]], turns: int, turn_s: float, patience_s: float = math.inf
+) -> dict[_Key, list[float]]:
+    """Let contestants take turns, in an order drawn anew for each round.
+
+    Args:
+        runs: runs each of them once.
+        turns: of each.
+        turn_s: how long one lasts at least; two runs in any case.
+        patience_s: after it all end with three turns.
+
+    Returns:
+        Seconds of each run, in the order of time. The first of a turn, in which caches fill, does not count.
+    """
+    random, keys = np.random.default_rng(0), list(runs)
+    seconds: dict[_Key, list[float]] = {key: [] for key in keys}
+    began = time.perf_counter()
+    for turn in range(turns):
+        if turn >= 3 and time.perf_counter() - began > patience_s:
+            break
+        for index in random.permutation(len(keys)):
+            run = runs[keys[index]]
+            _let_threads_rest()
+            run()
+            own: list[float] = []
+            while len(own) < 2 or sum(own) < turn_s:
+                start = time.perf_counter()
+                run()
+                own.append(time.perf_counter() - start)
+            seconds[keys[index]] += own
     return seconds
+
+
+def _let_threads_rest() -> None:
+    """Threads of ONNX Runtime spin for 40 ms after a run, for the next one; any other engine would be slowed down."""
+    end = time.perf_counter() + _LONGEST_REST_S
+    while time.perf_counter() < end:
+        before = time.process_time()
+        time.sleep(_LOOK_S)
+        if time.process_time() - before < _LOOK_S / 3:
+            return
 
 
 def engine_times(
@@ -354,7 +405,7 @@ def engine_times(
         ends=table([0], grid.widths, lambda half, width: parts.ends(width)),
         half_ends=table(grid.halves, grid.half_widths, lambda half, width: parts.ends(width, half)),
         blocks={kind: table(widths[kind], inners, partial(block, kind)) for kind, inners in grid.inners.items()},
-        disturbance=statistics.median(statistics.median(runs) / undisturbed(runs) for runs in own.values()),
+        noise=parts.noise,
     )
 
 

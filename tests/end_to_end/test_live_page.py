@@ -213,7 +213,7 @@ def test_a_key_that_is_held_moves_the_divider_and_does_nothing_else_twice(tab, p
     for _ in range(4):
         tab.keyboard.down(key)  # from the second time on, as a key repeats
     tab.keyboard.up(key)
-    with tab.expect_response("**/control"):
+    with tab.expect_request(lambda request: request.method == "POST" and request.post_data_json["action"] == "view"):
         tab.keyboard.press("v")
     tab.remove_listener("request", note)
 

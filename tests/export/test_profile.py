@@ -147,22 +147,22 @@ def times_of(runs_of) -> EngineTimes:
 
 
 def test_a_block_takes_what_a_student_with_blocks_takes_longer_than_one_without():
-    # A tenth of the runs is undisturbed, and a neighbour slows the others.
-    times = times_of(lambda shape: [whole_s(shape) * slowed for slowed in (1.0, *[1.2] * 4) * 4])
+    # A third of the runs is undisturbed, and a neighbour slows the others.
+    times = times_of(lambda shape: [whole_s(shape) * slowed for slowed in (1.0, 1.2, 1.4) * 6])
 
     assert times.ends.at(0, 32) == pytest.approx(1e-3 + 1e-4 * 32)
     assert times.half_ends.at(16, 32) == pytest.approx(1e-3 + 1e-4 * 32 + 16e-3)
     for kind, each_s in BLOCK_S.items():
         assert times.blocks[kind].at(64, 48) == pytest.approx(each_s * (16 + 64 * 48), rel=1e-3)
-    assert times.disturbance == pytest.approx(1.2)
+    assert times.noise == pytest.approx(0.0)
 
 
 def test_a_kernel_that_is_off_the_others_line_is_believed_where_the_runs_agree():
-    odd = Grid().student("plain", 64, 48)
+    odd = Grid().student("plain", 64, 32)
 
     times = times_of(lambda shape: [whole_s(shape) * (1.2 if shape == odd else 1.0)] * 20)
 
-    found = times.blocks["plain"].at(64, 48) * len(odd.inners)
+    found = times.blocks["plain"].at(64, 32) * len(odd.inners)
     assert found == pytest.approx(1.2 * whole_s(odd) - whole_s(replace(odd, inners=())), rel=0.01)
     assert times.blocks["plain"].at(64, 96) == pytest.approx(BLOCK_S["plain"] * (16 + 64 * 96), rel=0.01)
 

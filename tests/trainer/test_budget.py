@@ -59,7 +59,7 @@ def engine_times(precision: str = "fp32", factor: float = 1.0) -> EngineTimes:
             )
             for kind in BLOCK_KINDS
         },
-        disturbance=1.01,
+        noise=0.02,
     )
 
 
@@ -73,6 +73,7 @@ def make_profile(*engines: EngineTimes) -> MachineProfile:
         versions={"i2i": "0.1.0"},
         date="2026-01-01T00:00:00+00:00",
         size=SIZE,
+        busy_elsewhere=0.0,
         engines=engines or (engine_times(), engine_times("int8", 0.5)),
     )
 

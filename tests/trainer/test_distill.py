@@ -571,11 +571,12 @@ def a_machine() -> MachineProfile:
     ends = Table(rows=(0,), columns=(8, 16), seconds=((1e-3, 1e-3),))
     times = EngineTimes(
         backend="onnxruntime", device="cpu", precision="fp32", provider="ONNX Runtime CPU",
-        ends=ends, half_ends=table, blocks={"plain": table}, disturbance=1.0,
+        ends=ends, half_ends=table, blocks={"plain": table}, noise=0.0,
     )  # fmt: skip
     return MachineProfile(
         machine="made up", cpu="made up", cores=2, threads=None, system="Linux x86_64", versions={},
-        date="2026-01-01T00:00:00+00:00", size=(32, 32), engines=(times,),
+        date="2026-01-01T00:00:00+00:00", size=(32, 32), busy_elsewhere=0.0,
+        engines=(times,),
     )  # fmt: skip
 
 

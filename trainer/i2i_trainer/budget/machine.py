@@ -92,8 +92,8 @@ class EngineTimes:
     """The same of one with such a layer: its channels over the width."""
     blocks: dict[str, Table]
     """By kind, one block: width over the channels in its middle."""
-    disturbance: float
-    """How many times as long a typical run took as an undisturbed one: near 1 on a machine that did nothing else."""
+    noise: float
+    """By what share the time of a student differs from one measurement to the next, as a standard deviation."""
 
     @property
     def name(self) -> str:
@@ -120,6 +120,8 @@ class MachineProfile:
     """UTC, ISO 8601."""
     size: Size
     """Of the pictures."""
+    busy_elsewhere: float | None
+    """Share of the CPU time that other processes took meanwhile; None where the system does not tell."""
     engines: tuple[EngineTimes, ...]
     notes: tuple[str, ...] = ()
     """What was left out and why, a line each."""
