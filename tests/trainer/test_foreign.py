@@ -20,8 +20,9 @@ from i2i_runtime.card import Architecture, ImageSpec, LabelSpec, SizeRule
 from i2i_runtime.digest import file_sha256
 from i2i_runtime.errors import ModelError, UsageError
 from i2i_trainer.checkpoint import FORMAT, Checkpoint, read_tensors, save_checkpoint
-from i2i_trainer.foreign import parse_arch, recognise, state_dicts_of
+from i2i_trainer.foreign import recognise, state_dicts_of
 from i2i_trainer.networks.build import build_generator, size_rule
+from i2i_trainer.networks.words import parse_words
 from i2i_trainer.trained import load_directions, load_trained
 
 BOTH = ("weight", "bias")
@@ -520,13 +521,13 @@ def test_a_generator_with_encoded_features_is_refused(tmp_path):
     ],
 )
 def test_arch_is_a_name_and_settings(text, overrides):
-    assert parse_arch(text) == overrides
+    assert parse_words(text, "--arch") == overrides
 
 
 @pytest.mark.parametrize("text", ["", "norm=", "=3", "norm=batch,unet_256", "norm=batch,norm=batch", "a b=c", "x,,"])
 def test_an_arch_of_another_form_is_a_usage_error(text):
     with pytest.raises(UsageError, match=r"^--arch [^\n]*for example resnet_9blocks[^\n]*$"):
-        parse_arch(text)
+        parse_words(text, "--arch")
 
 
 @pytest.mark.parametrize(

@@ -522,6 +522,27 @@ def test_label_maps_train_a_pix2pix_too(settings, data_of, tmp_path):
     assert card.labels.instance_edges
 
 
+@pytest.mark.parametrize(("model_type", "network"), [("pix2pix", "G"), ("cyclegan", "G_A")])
+def test_a_generator_may_be_named_with_its_arguments_and_be_a_student(settings, data_of, tmp_path, model_type, network):
+    config = tiny(model_type, generator="student_2blocks,width=8,norm=none")
+
+    train(model_type, replace(settings, steps=2, **data_of[model_type]), config, resume=None)
+
+    architecture = load_checkpoint(tmp_path / "run" / "last.pt").cards[network].generator
+    assert architecture.name == "student_2blocks"
+    assert architecture.arguments == {"input_channels": 3, "output_channels": 3, "width": 8, "norm": "none"}
+
+
+@pytest.mark.parametrize("model_type", ["pix2pix", "cyclegan"])
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [("vgg", "generator 'vgg': expected unet_N"), ("resnet_1blocks,width=8", "width: expected one of ngf")],
+)
+def test_a_generator_that_is_not_named_well_is_refused(settings, data_of, model_type, words, message):
+    with pytest.raises(UsageError, match=f"^--generator {words}: {message}"):
+        train(model_type, replace(settings, **data_of[model_type]), tiny(model_type, generator=words), resume=None)
+
+
 def test_cyclegan_refuses_label_maps(settings, data_of):
     with pytest.raises(UsageError, match="--label-nc: cyclegan translates pictures"):
         train("cyclegan", replace(settings, **data_of["pix2pixhd"]), tiny("cyclegan"), resume=None)

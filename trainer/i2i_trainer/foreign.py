@@ -23,9 +23,9 @@ from i2i_runtime.errors import ModelError, UsageError, reason
 from i2i_trainer.networks.build import argument_kinds, build_generator
 from i2i_trainer.networks.layers import NormName
 from i2i_trainer.networks.mobile_resnet import mobile_channels
+from i2i_trainer.networks.words import Value
 
 Weights = dict[str, Tensor]
-Value = int | float | str | bool
 Direction = Literal["AtoB", "BtoA"]
 _Part = TypeVar("_Part")
 
@@ -145,48 +145,13 @@ def _is_old_statistic(key: str, weights: Weights) -> bool:
     return name in _STATISTICS and f"{norm}.weight" not in weights and f"{norm}.bias" not in weights
 
 
-def parse_arch(text: str) -> dict[str, Value]:
-    """Read `--arch`: the name of a generator, arguments of it, or both.
-
-    >>> parse_arch("resnet_9blocks,norm=batch,dropout=0.5")
-    {'name': 'resnet_9blocks', 'norm': 'batch', 'dropout': 0.5}
-
-    Returns:
-        Argument to value, and the name as `name`.
-
-    Raises:
-        UsageError: not of that form.
-    """
-    overrides: dict[str, Value] = {}
-    for number, part in enumerate(text.split(",")):
-        key, equals, value = (piece.strip() for piece in part.partition("="))
-        if not equals and number == 0:
-            key, value = "name", key
-        if not key.isidentifier() or not value or key in overrides or (key == "name" and number):
-            raise UsageError(
-                f"--arch {text}: expected a generator, settings or both, for example resnet_9blocks, norm=batch or "
-                f"resnet_9blocks,norm=batch,dropout=0.5; found {part.strip()!r}"
-            )
-        overrides[key] = _value(value)
-    return overrides
-
-
-def _value(text: str) -> Value:
-    # Not int(): it takes 16_32 for 1632.
-    if re.fullmatch(r"\d+", text):
-        return int(text)
-    if re.fullmatch(r"\d*\.\d+", text):
-        return float(text)
-    return {"true": True, "false": False}.get(text.lower(), text)
-
-
 def recognise(weights: Weights, where: str, overrides: Mapping[str, Value] = _AS_FOUND) -> Foreign:
     """Find the generator whose state dict this is.
 
     Args:
         weights: of `state_dicts_of`.
         where: whose they are, for messages.
-        overrides: of `parse_arch`: what keys and shapes cannot tell, or tell wrongly. `labels` is the number of
+        overrides: of `parse_words`: what keys and shapes cannot tell, or tell wrongly. `labels` is the number of
             classes of the label maps that it takes; 0 where it takes pictures.
 
     Raises:

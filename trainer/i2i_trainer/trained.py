@@ -13,9 +13,10 @@ from i2i_runtime.digest import file_sha256
 from i2i_runtime.errors import ModelError, UsageError
 from i2i_trainer.checkpoint import Checkpoint, as_checkpoint, is_checkpoint, load_weights, read_tensors
 from i2i_trainer.foreign import Direction as Direction
-from i2i_trainer.foreign import Foreign, parse_arch, recognise, state_dicts_of
+from i2i_trainer.foreign import Foreign, recognise, state_dicts_of
 from i2i_trainer.networks.build import build_generator, size_rule
 from i2i_trainer.networks.inference import NormStatistics, as_used, default_statistics
+from i2i_trainer.networks.words import parse_words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,7 @@ def load_trained(
         direction: of those that the model has learnt; None takes that of its training.
         statistics: what batch norms normalise with; None takes what the training's batch size suggests, and of someone
             else's generator the picture's own, as the reference implementations do.
-        arch: of someone else's generator what its keys do not tell, as `foreign.parse_arch` reads it.
+        arch: of someone else's generator what its keys do not tell, as `words.parse_words` reads it.
 
     Raises:
         ModelError: not a whole checkpoint, or a generator that is not known.
@@ -99,7 +100,7 @@ def load_directions(
 def _foreign(
     path: Path, payload: object, statistics: NormStatistics | None, arch: str | None
 ) -> dict[Direction, Trained]:
-    overrides = {} if arch is None else parse_arch(arch)
+    overrides = {} if arch is None else parse_words(arch, "--arch")
     # Their trainings call the way back, from B to A, G_B.
     of_name: Direction = "BtoA" if path.stem.endswith("G_B") else "AtoB"
     return {

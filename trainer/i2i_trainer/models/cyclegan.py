@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from i2i_runtime.card import Architecture
 from i2i_runtime.errors import UsageError
 from i2i_trainer.config import ModelConfig, option
 from i2i_trainer.image_pool import ImagePool
@@ -19,6 +18,7 @@ from i2i_trainer.models.base import Batch, Images, Losses, Task
 from i2i_trainer.networks.build import check_size, new_generator
 from i2i_trainer.networks.layers import init_weights
 from i2i_trainer.networks.patchgan import PatchGAN, check_patches
+from i2i_trainer.networks.words import architecture_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,8 @@ class Config(ModelConfig):
     """Defaults are the paper's."""
 
     generator: str = option(
-        "auto", "resnet_9blocks, resnet_6blocks, unet_256, ...; auto: 9 blocks from 256 pixels on, else 6."
+        "auto",
+        "resnet_9blocks, unet_256, student_6blocks,width=32, ...; auto: resnet_9blocks from 256 pixels on, else 6.",
     )
     ngf: int = option(64, "Features of the generators' first layer.", minimum=1)
     ndf: int = option(64, "Features of the discriminators' first layer.", minimum=1)
@@ -61,15 +62,14 @@ class Model(base.Model[Config]):
         if name == "auto":
             name = "resnet_9blocks" if min(task.size) >= 256 else "resnet_6blocks"
         self.translators = {
-            network: Architecture(
-                name=name,
-                arguments={
-                    "input_channels": given,
-                    "output_channels": returned,
-                    "ngf": config.ngf,
-                    "norm": config.norm,
-                    "dropout": config.dropout,
-                },
+            network: architecture_of(
+                name,
+                "--generator",
+                input_channels=given,
+                output_channels=returned,
+                ngf=config.ngf,
+                norm=config.norm,
+                dropout=config.dropout,
             )
             for network, given, returned in (("G_A", a, b), ("G_B", b, a))
         }
@@ -98,7 +98,7 @@ class Model(base.Model[Config]):
 
     def _each(self, network: nn.Module, images: list[Tensor]) -> tuple[Tensor, ...]:
         """A network's answer to each of several batches of images."""
-        if self.config.norm == "batch":
+        if self.translators["G_A"].arguments.get("norm") == "batch":
             return tuple(network(image) for image in images)
         # Instance norm keeps images apart: all at once are the same, and quicker.
         return network(torch.cat(images)).chunk(len(images))  # type: ignore[no-any-return]

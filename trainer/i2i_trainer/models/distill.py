@@ -13,20 +13,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from i2i_runtime.card import Architecture, Card, decode
+from i2i_runtime.card import Architecture, Card
 from i2i_runtime.errors import ModelError, UsageError
 from i2i_trainer.checkpoint import load_weights
 from i2i_trainer.config import ModelConfig, RunConfig, flag, option
-from i2i_trainer.foreign import Direction, parse_arch
+from i2i_trainer.foreign import Direction
 from i2i_trainer.losses import GanObjective, discriminator_gan_loss, generator_gan_loss
 from i2i_trainer.models import base
 from i2i_trainer.models.base import Batch, Images, Losses, Task
-from i2i_trainer.networks.build import argument_kinds, check_size, new_generator, size_rule
+from i2i_trainer.networks.build import check_size, new_generator, size_rule
 from i2i_trainer.networks.inference import LabelTranslator
 from i2i_trainer.networks.layers import init_weights
 from i2i_trainer.networks.patchgan import PatchGAN, check_patches, patchgan_of
 from i2i_trainer.networks.pruning import start_from_teacher
 from i2i_trainer.networks.taps import Taps, evenly, of_one_size, points_of
+from i2i_trainer.networks.words import architecture_of
 from i2i_trainer.trained import Trained, choose_direction, load_directions
 
 _DEPTHS = 4
@@ -109,7 +110,8 @@ class Model(base.Model[Config]):
             if self._frozen.style_codes is not None:
                 self.style_codes = self._frozen.get_buffer("style_codes")
             self._frozen = self._frozen.generator
-        architecture = _architecture(config.student, card)
+        given, returned = _channels(card)
+        architecture = architecture_of(config.student, "--student", input_channels=given, output_channels=returned)
         check_size(architecture, task.size)
         self.translators = {"G": architecture}
         student = new_generator(architecture)
@@ -296,30 +298,6 @@ def _channels(teacher: Card) -> tuple[int, int]:
     """What a generator itself takes and returns: of labels one channel a class, edges, features of a style."""
     arguments = teacher.generator.arguments
     return int(arguments["input_channels"]), int(arguments["output_channels"])
-
-
-def _architecture(student: str, teacher: Card) -> Architecture:
-    """The student that words such as `student_6blocks,width=32` name, for the teacher's channels."""
-    try:
-        words = parse_arch(student)
-        name = str(words.pop("name", ""))
-        kinds = argument_kinds(name)
-    except UsageError as error:
-        raise UsageError(f"--student {student}: {error}".replace("--arch", "--student")) from None
-    given, returned = _channels(teacher)
-    channels = {"input_channels": given, "output_channels": returned}
-    for key in words:
-        if key not in kinds.keys() - channels.keys():
-            raise UsageError(
-                f"--student {student}: {key}: expected one of {', '.join(k for k in kinds if k not in channels)}"
-            )
-        if kinds[key] is str:
-            words[key] = str(words[key])  # "8", where a word can be a number
-        try:
-            decode(kinds[key], words[key], f"--student {student}: {key}")
-        except ModelError as error:
-            raise UsageError(str(error)) from None
-    return Architecture(name=name, arguments={**channels, **words})
 
 
 def _choose_student(run: RunConfig, config: Config, teacher: Card, flags: Set[str], say: Callable[[str], None]) -> str:

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from i2i_runtime.card import Architecture
 from i2i_trainer.config import ModelConfig, option
 from i2i_trainer.losses import discriminator_gan_loss, generator_gan_loss
 from i2i_trainer.models import base
@@ -18,6 +17,7 @@ from i2i_trainer.networks.build import check_size, new_generator
 from i2i_trainer.networks.layers import init_weights
 from i2i_trainer.networks.patchgan import PatchGAN, check_patches
 from i2i_trainer.networks.unet import unet_for
+from i2i_trainer.networks.words import architecture_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,8 @@ class Config(ModelConfig):
     """Defaults are the paper's."""
 
     generator: str = option(
-        "auto", "unet_256, unet_128, resnet_9blocks, ...; auto: the deepest U-Net up to unet_256 that fits --size."
+        "auto",
+        "unet_256, resnet_9blocks, student_6blocks,width=32, ...; auto: the deepest U-Net up to 256 that fits --size.",
     )
     ngf: int = option(64, "Features of the generator's first level.", minimum=1)
     ndf: int = option(64, "Features of the discriminator's first layer.", minimum=1)
@@ -45,15 +46,14 @@ class Model(base.Model[Config]):
         """See `base.Model`."""
         self.config = config
         name = unet_for(*task.size) if config.generator == "auto" else config.generator
-        architecture = Architecture(
-            name=name,
-            arguments={
-                "input_channels": task.input_channels,
-                "output_channels": task.output_channels,
-                "ngf": config.ngf,
-                "norm": config.norm,
-                "dropout": config.dropout,
-            },
+        architecture = architecture_of(
+            name,
+            "--generator",
+            input_channels=task.input_channels,
+            output_channels=task.output_channels,
+            ngf=config.ngf,
+            norm=config.norm,
+            dropout=config.dropout,
         )
         check_size(architecture, task.size)
         check_patches(task.size, config.n_layers)
