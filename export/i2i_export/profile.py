@@ -39,8 +39,9 @@ from i2i_runtime.engines.open import open_engine
 from i2i_runtime.errors import DeviceError, I2IError, ModelError, SinkError, UsageError
 from i2i_runtime.image import make_folder
 from i2i_runtime.status_line import status_line
-from i2i_trainer.budget.machine import Backend, EngineTimes, MachineProfile, Precision, Table, write_profile
+from i2i_trainer.budget.machine import Backend, EngineTimes, MachineProfile, Precision, Table, Trial, write_profile
 from i2i_trainer.budget.predictor import predict
+from i2i_trainer.budget.search import BLOCKS, choose
 from i2i_trainer.budget.shape import BLOCK_KINDS, GROUP, BlockKind, Size, StudentShape
 
 Where = Literal["here", "cpu", "cuda"]
@@ -73,6 +74,8 @@ class Grid:
     """Or two runs, where they take longer."""
     patience_s: float = 25.0
     """For the turns of one width; after it a slow machine goes on to the next, with three turns at least."""
+    trials: tuple[float, ...] = (1.5, 3.0, 6.0, 12.0)
+    """Budgets for which students are chosen and measured, as multiples of the least that one can keep."""
 
     def students(self, width: int) -> list[StudentShape]:
         """All students of one width: those without blocks, and one of each block."""
@@ -226,24 +229,32 @@ def measure(
             # All engines at once, so that what disturbs one disturbs the others; of one width, since all would fill the
             # memory of a small box.
             seconds |= bench.times([(way, shape) for way in usable for shape in grid.students(width)])
-    engines = tuple(engine_times(way, provider, grid, seconds) for way, provider in usable.items())
+        gpu = nvinfer.gpu() if any(way.device == "cuda" for way in usable) else None
+        profile = MachineProfile(
+            machine=gpu.name if gpu is not None else _cpu_name(),
+            cpu=_cpu_name(),
+            cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+            threads=threads,
+            system=f"{platform.system()} {platform.machine()}",
+            versions=_versions(),
+            date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            size=size,
+            busy_elsewhere=None,
+            engines=tuple(engine_times(way, provider, grid, seconds) for way, provider in usable.items()),
+        )
+        on_progress("students that would be chosen for a budget ...")
+        trials = bench.trials(profile, list(usable))
     others = meter.others()
     if others is not None and others > _BUSY:
         notes.append(
             f"other programs took {others:.0%} of the CPU meanwhile: times are too long; measure again at rest"
         )
-    gpu = nvinfer.gpu() if any(way.device == "cuda" for way in usable) else None
-    return MachineProfile(
-        machine=gpu.name if gpu is not None else _cpu_name(),
-        cpu=_cpu_name(),
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        threads=threads,
-        system=f"{platform.system()} {platform.machine()}",
-        versions=_versions(),
-        date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        size=size,
+    return replace(
+        profile,
         busy_elsewhere=others,
-        engines=engines,
+        engines=tuple(
+            replace(its, trials=tuple(own)) for its, own in zip(profile.engines, trials.values(), strict=True)
+        ),
         notes=tuple(notes),
     )
 
@@ -310,6 +321,27 @@ class _Bench:
                     f"{usable.pop(way)} int8: left out, it takes {gain:.2f} times as long as fp32 here at best"
                 )
         return usable
+
+    def trials(self, profile: MachineProfile, ways: Sequence[Way]) -> dict[Way, list[Trial]]:
+        """Measure students that a search would choose, of each kind of block for tight and for ample budgets.
+
+        Those it chooses are the ones that look quicker than they are rather than slower.
+        """
+        chosen: dict[tuple[Way, StudentShape], float] = {}
+        for way, its in zip(ways, profile.engines, strict=True):
+            for kind in (kind for kind in BLOCK_KINDS if kind in its.blocks):
+                least = min(self.grid.widths) if kind != "grouped" else GROUP
+                quickest = StudentShape(block=kind, width=least, inners=(least,) * BLOCKS[0])
+                least_s = predict(profile, quickest, self.size, its.name).seconds
+                for factor in self.grid.trials:
+                    choice = choose(profile, factor * least_s, engine=its.name, block=kind)
+                    chosen[way, choice.student] = choice.predicted_s
+        seconds = self.times(list(chosen))
+        trials: dict[Way, list[Trial]] = {way: [] for way in ways}
+        for (way, shape), predicted_s in chosen.items():
+            measured_s = usual(seconds[way, shape])
+            trials[way].append(Trial(student=shape.words(), predicted_s=predicted_s, measured_s=measured_s))
+        return trials
 
     def times(self, keys: Sequence[tuple[Way, StudentShape]]) -> dict[tuple[Way, StudentShape], list[float]]:
         """Seconds of all runs of students that take turns."""
@@ -430,16 +462,17 @@ def _show(profile: MachineProfile) -> None:
     """Print what students of a middle width take."""
     table = Printed(box=None, padding=(0, 2, 0, 0))
     table.add_column("ms of 6 blocks, width 32", no_wrap=True)
-    for kind in BLOCK_KINDS:
-        table.add_column(kind, justify="right", no_wrap=True)
+    for column in (*BLOCK_KINDS, "later than predicted"):
+        table.add_column(column, justify="right", no_wrap=True)
     for engine in profile.engines:
         shapes = [StudentShape(block=kind, width=32, inners=(32,) * 6) for kind in BLOCK_KINDS]
         found = [
-            predict(profile, shape, profile.size, engine.name).seconds
-            for shape in shapes
+            f"{1e3 * predict(profile, shape, profile.size, engine.name).seconds:.1f}"
             if shape.block in engine.blocks
+            else "-"
+            for shape in shapes
         ]
-        table.add_row(engine.name, *(f"{seconds * 1e3:.1f}" for seconds in found))
+        table.add_row(engine.name, *found, f"up to {engine.lateness:.0%}")
     Console().print(table)
     for note in profile.notes:
         click.echo(f"note: {note}", err=True)

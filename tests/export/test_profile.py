@@ -30,6 +30,7 @@ from i2i_trainer.budget.machine import EngineTimes, read_profile
 from i2i_trainer.budget.predictor import predict
 from i2i_trainer.budget.shape import BLOCK_KINDS, StudentShape
 from i2i_trainer.networks.build import build_generator
+from i2i_trainer.networks.words import architecture_of
 
 SIZE = (16, 24)
 STUDENTS = {
@@ -196,6 +197,17 @@ def test_a_block_lost_in_the_noise_takes_more_than_nothing():
     seconds = {(ORT, shape): [1e-3] for width in grid.widths for shape in grid.students(width)}
 
     assert engine_times(ORT, "ONNX Runtime CPU", grid, seconds).blocks["plain"].at(8, 8) > 0
+
+
+def test_students_that_a_search_would_choose_are_measured_whole():
+    profile = measure([ORT], SIZE, 1, SMALL)
+
+    (engine,) = profile.engines
+    assert engine.trials
+    for trial in engine.trials:
+        student = architecture_of(trial.student, "--student", input_channels=3, output_channels=3)
+        assert trial.predicted_s == predict(profile, student, SIZE, engine.name).seconds
+        assert 0 < trial.measured_s < 1
 
 
 def test_a_way_that_fails_here_becomes_a_note_without_a_path_of_this_machine():

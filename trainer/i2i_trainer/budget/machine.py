@@ -8,6 +8,7 @@ from __future__ import annotations
 import bisect
 import contextlib
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -78,6 +79,16 @@ def _between(axis: Sequence[int], wanted: float) -> tuple[tuple[int, int], float
 
 
 @dataclass(frozen=True, kw_only=True)
+class Trial:
+    """A whole student, measured to see how well its parts foretell it."""
+
+    student: str
+    """In words, as `--student` takes them."""
+    predicted_s: float
+    measured_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class EngineTimes:
     """What the parts of a student take in one engine."""
 
@@ -94,6 +105,14 @@ class EngineTimes:
     """By kind, one block: width over the channels in its middle."""
     noise: float
     """By what share the time of a student differs from one measurement to the next, as a standard deviation."""
+    trials: tuple[Trial, ...] = ()
+    """Of students that a search would choose."""
+
+    @property
+    def lateness(self) -> float:
+        """The share by which nine in ten of the trials took at most longer than predicted; 0: no longer."""
+        late = sorted(trial.measured_s / trial.predicted_s - 1 for trial in self.trials)
+        return max(late[math.ceil(0.9 * len(late)) - 1], 0.0) if late else 0.0
 
     @property
     def name(self) -> str:
@@ -174,6 +193,8 @@ class MachineProfile:
                 if kind not in BLOCK_KINDS:
                     raise ModelError(f"{its}.blocks: expected {', '.join(BLOCK_KINDS)}, found {kind!r}; {_AGAIN}")
                 table.check(f"{its}.blocks.{kind}")
+            if any(min(trial.predicted_s, trial.measured_s) <= 0 for trial in engine.trials):
+                raise ModelError(f"{its}.trials: expected times above 0; {_AGAIN}")
         return profile
 
 

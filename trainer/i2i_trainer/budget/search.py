@@ -6,15 +6,15 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from i2i_runtime.card import Architecture
 from i2i_runtime.errors import UsageError
 from i2i_trainer.budget.machine import MachineProfile
 from i2i_trainer.budget.predictor import predict
 from i2i_trainer.budget.shape import BLOCK_KINDS, BlockKind, Size, StudentShape
 
-MARGIN = 0.1
-"""Share of the budget that stays free for the error of a prediction."""
-MARGIN_EXTRAPOLATED = 0.25
+MARGIN = 0.05
+"""Share by which a student may at least take longer than predicted and still keep the budget; more where the trials of
+the machine did."""
+MARGIN_EXTRAPOLATED = 0.3
 """The same where a prediction is of another size, or of other channels, than what was measured."""
 BLOCKS = range(4, 17)
 """Numbers of blocks that are tried. With 4 a pixel depends on 84x84 around it, and with 3 on 68x68, less than the 70x70
@@ -26,15 +26,15 @@ _UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 class Choice:
     """A student, and what runs it in time."""
 
-    architecture: Architecture
+    student: StudentShape
     engine: str
     """Its name in the profile; it ends in the precision, which is that of the export."""
     predicted_s: float
     """Seconds of an inference."""
+    longest_s: float
+    """With the margin: what it may take."""
     macs: int
     """Multiply-adds of one picture."""
-    extrapolated: bool
-    """See `Prediction`."""
 
 
 def parse_budget(text: str) -> float:
@@ -95,12 +95,13 @@ def choose(
     ]
     if not tried:
         raise UsageError(f"{block} blocks: not measured on this machine; leave the kind out")
-    fitting = [one for one in tried if one.predicted_s <= budget_s * (1 - _margin(one))]
+    fitting = [one for one in tried if one.longest_s <= budget_s]
     if not fitting:
         fastest = min(tried, key=lambda one: one.predicted_s)
         raise UsageError(
-            f"budget {budget_s * 1e3:.3g} ms: no student keeps it at {size[0]}x{size[1]} with {_margin(fastest):.0%} "
-            f"to spare; the fastest is {_words(fastest)} in {fastest.engine} with {fastest.predicted_s * 1e3:.3g} ms"
+            f"budget {budget_s * 1e3:.3g} ms: no student keeps it at {size[0]}x{size[1]}; the fastest is "
+            f"{fastest.student.words()} in {fastest.engine} with {fastest.predicted_s * 1e3:.3g} to "
+            f"{fastest.longest_s * 1e3:.3g} ms"
         )
     # Of two that are alike, the quicker one.
     return max(fitting, key=lambda one: (one.macs, -one.predicted_s))
@@ -125,20 +126,12 @@ def _shapes(
 
 def _rated(profile: MachineProfile, shape: StudentShape, size: Size, engine: str) -> Choice:
     prediction = predict(profile, shape, size, engine)
+    least = MARGIN_EXTRAPOLATED if prediction.extrapolated else MARGIN
+    margin = max(least, profile.engine(engine).lateness)
     return Choice(
-        architecture=shape.architecture(),
+        student=shape,
         engine=engine,
         predicted_s=prediction.seconds,
+        longest_s=prediction.seconds * (1 + margin),
         macs=shape.macs(size),
-        extrapolated=prediction.extrapolated,
     )
-
-
-def _margin(choice: Choice) -> float:
-    return MARGIN_EXTRAPOLATED if choice.extrapolated else MARGIN
-
-
-def _words(choice: Choice) -> str:
-    arguments = choice.architecture.arguments
-    half = f", half {arguments['half']}" if arguments["half"] else ""
-    return f"{choice.architecture.name}, {arguments['block']}, width {arguments['width']}{half}"

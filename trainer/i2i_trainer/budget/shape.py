@@ -82,6 +82,16 @@ class StudentShape:
             },
         )
 
+    def words(self) -> str:
+        """As `--student` takes them, for example `student_4blocks,width=32,half=0,block=plain,norm=none`.
+
+        Without channels, which follow from the pictures.
+        """
+        architecture = self.architecture()
+        arguments = architecture.arguments.items()
+        its = [f"{key}={value}" for key, value in arguments if not key.endswith("put_channels") and value != ""]
+        return ",".join([architecture.name, *its])
+
     def macs(self, size: Size) -> int:
         """Multiply-adds of one picture, as `i2i-export --info` counts them.
 

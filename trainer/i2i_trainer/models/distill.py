@@ -325,14 +325,11 @@ def _choose_student(run: RunConfig, config: Config, teacher: Card, flags: Set[st
         read_profile(Path(config.engine_profile)), parse_budget(config.budget),
         input_channels=given, output_channels=returned, size=run.size,
     )  # fmt: skip
-    arguments = choice.architecture.arguments.items()
-    # Channels follow from the teacher, and an empty word from the network.
-    its = [f"{key}={value}" for key, value in arguments if not key.endswith("put_channels") and value != ""]
-    words = ",".join([choice.architecture.name, *its])
+    words = choice.student.words()
     height, width = run.size
     say(
-        f"--budget {config.budget}: {words}, for which {choice.engine} should take {1e3 * choice.predicted_s:.1f} ms "
-        f"at {height}x{width}"
+        f"--budget {config.budget}: {words}, for which {choice.engine} should take {1e3 * choice.predicted_s:.1f} to "
+        f"{1e3 * choice.longest_s:.1f} ms at {height}x{width}"
     )
     return words
 
