@@ -540,7 +540,7 @@ def test_a_budget_chooses_the_student_once(teachers, data_of, tmp_path):
     assert [done.returncode for done in (first, second, third)] == [0, 0, 0], (
         first.stderr + second.stderr + third.stderr
     )
-    chosen = StudentShape.of(choose(a_machine(), 0.01, size=(32, 32)).architecture)
+    chosen = choose(a_machine(), 0.01, size=(32, 32)).student
     for folder in ("run", "again"):
         assert StudentShape.of(load_trained(tmp_path / folder / "last.pt").card.generator) == chosen
     assert re.search(
