@@ -20,7 +20,7 @@ import onnx
 from rich.console import Console
 from rich.table import Table
 
-from i2i_export.profile import Grid, Where, measure, ready, take_turns, ways_here
+from i2i_export.profile import measure, ready, take_turns, ways_here
 from i2i_export.slopes import usual
 from i2i_runtime import command
 from i2i_runtime.card import Card, ImageSpec
@@ -33,12 +33,11 @@ from i2i_runtime.status_line import status_line
 from i2i_trainer.budget.machine import EngineTimes, MachineProfile, read_profile, write_profile
 from i2i_trainer.budget.predictor import predict
 from i2i_trainer.budget.shape import BLOCK_KINDS, GROUP, BlockKind, Size, StudentShape
-from i2i_trainer.config import SIZE
 from measuring.environment import environment
 from measuring.figures import write_figures
 from measuring.other_process import in_other_process
 from measuring.output import check_output
-from reporting.plots import COLOURS, picture
+from reporting.plots import COLOURS, is_here, picture
 
 PLAN_LIBRARIES = get_args(Library)
 Graph = tuple[str, str]
@@ -72,11 +71,11 @@ class Student:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option(
-    "--machine", "machine_file", type=click.Path(path_type=Path), help="Of i2i-export profile; else made now."
+    "--machine",
+    "machine_file",
+    type=click.Path(path_type=Path),
+    help="Of i2i-export profile for colour pictures; else made now, at 256x256.",
 )
-@click.option("--device", type=click.Choice(["here", "cpu", "cuda"]), default="here", help="Without --machine.")
-@click.option("--size", type=SIZE, default="256", show_default=True, help="Of the students.")
-@click.option("--threads", type=click.IntRange(min=1), help="Without --machine: CPU threads of an inference.")
 @click.option("--students", type=click.IntRange(min=1), default=24, show_default=True, help="Drawn at random.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the draw.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write all figures here.")
@@ -84,9 +83,6 @@ class Student:
 @command.debug_option
 def main(
     machine_file: Path | None,
-    device: Where,
-    size: Size,
-    threads: int | None,
     students: int,
     seed: int,
     json_file: Path | None,
@@ -96,11 +92,15 @@ def main(
     """Compare what is predicted of random students with what they take."""
     for file in (json_file, plot_file):
         check_output(file)
+    if plot_file is not None and not is_here():
+        raise ModelError("--plot needs matplotlib; pip install 'i2i[bench]'")
     here = environment(sys.argv)
     with status_line(Console(stderr=True)) as show:
         profile = (
-            read_profile(machine_file) if machine_file else measure(ways_here(device), size, threads, Grid(), show)
+            read_profile(machine_file) if machine_file else measure(ways_here("here"), (256, 256), on_progress=show)
         )
+        size = profile.size
+        profile.check(size, (3, 3))
         show("exporting and running students ...")
         found = tried(profile, drawn(students, seed), size)
     show_students(found)
@@ -149,7 +149,7 @@ def tried(profile: MachineProfile, shapes: Sequence[StudentShape], size: Size) -
             engine=engine,
             blocks=shape.block,
             is_pruned=set(shape.inners) != {shape.width},
-            predicted_s=predict(profile, shape, size, engine).seconds,
+            predicted_s=predict(profile, shape, engine),
             measured_s=usual(seconds),
             median_s=float(np.median(seconds)),
         )
@@ -266,13 +266,8 @@ def draw(found: Sequence[Student], size: Size, path: Path) -> None:
     """Draw what was predicted over what was measured.
 
     Raises:
-        ModelError: matplotlib is not installed.
         SinkError: the picture cannot be written.
     """
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise ModelError("--plot needs matplotlib; pip install 'i2i[bench]'") from error
     with picture(
         path,
         title="Predicted and measured time of random students",

@@ -200,26 +200,47 @@ def i2i_export(
     help="Engines on the CPU, on an NVIDIA GPU, or all that are here.",
 )
 @click.option("--size", type=SIZE, default="256", show_default=True, help="Image size, N or HEIGHTxWIDTH.")
+@click.option(
+    "--input-channels",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="What students take: of pictures 3, of label maps one for each class and one for edges.",
+)
+@click.option(
+    "--output-channels", type=click.IntRange(min=1), default=3, show_default=True, help="What students return."
+)
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of an inference; by default the engine's own.")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), default="machine.json", show_default=True, help="What to write."
 )
 @command.debug_option
-def profile(device: Where, size: tuple[int, int], threads: int | None, output: Path, debug: bool) -> None:
+def profile(
+    device: Where,
+    size: tuple[int, int],
+    input_channels: int,
+    output_channels: int,
+    threads: int | None,
+    output: Path,
+    debug: bool,
+) -> None:
     """Measure what the parts of students take in every engine of this machine, in about two minutes.
 
     i2i-train distill --budget 60fps --engine-profile machine.json then chooses the largest student that is quick
     enough here. Neither a checkpoint nor PyTorch is needed, so that it can be run on the box that the student is for.
-    Run it at the size of the training, with nothing beside it.
+    Run it at the size and the channels of the training, with nothing beside it.
 
     \b
     i2i-export profile -o machine.json
     i2i-export profile --device cpu --threads 2 --size 360x640 -o box.json
     """  # noqa: D301
-    _require_libraries(["onnx"])
+    try:
+        import onnx  # noqa: F401
+    except ImportError as error:
+        raise ModelError("measuring needs onnx; pip install onnx") from error
     from i2i_export.profile import profile_machine
 
-    profile_machine(output, device, size, threads)
+    profile_machine(output, device, size, (input_channels, output_channels), threads)
 
 
 def _given() -> set[str]:

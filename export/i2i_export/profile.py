@@ -59,7 +59,7 @@ _Key = TypeVar("_Key")
 class Grid:
     """Which students are measured, and for how long."""
 
-    widths: tuple[int, ...] = (8, 16, 24, 32, 48, 64, 96)
+    widths: tuple[int, ...] = (8, 16, 32, 48, 64, 96)
     inners: Mapping[BlockKind, tuple[int, ...]] = field(
         default_factory=lambda: {"plain": (8, 32, 96), "separable": (8, 32, 96), "grouped": (16, 96)}
     )
@@ -103,8 +103,10 @@ class Way:
     def __str__(self) -> str:
         return f"{self.backend} {self.device} {self.precision}"
 
-    def open(self, shape: StudentShape, size: Size, threads: int | None, folder: Path) -> Engine:
-        """Build a student and load it.
+    def open(
+        self, shape: StudentShape, size: Size, channels: tuple[int, int], threads: int | None, folder: Path
+    ) -> Engine:
+        """Build a student for pictures of these channels and load it.
 
         Raises:
             I2IError: it cannot be run in this way.
@@ -113,7 +115,10 @@ class Way:
         path = folder / f"{len(list(folder.iterdir()))}.onnx"
         # bf16 is how an engine computes a graph of FP32.
         precision = "fp32" if self.precision == "bf16" else self.precision
-        onnx.save(student_graph(shape, size, precision, "uint8" if is_plan else "float"), path)
+        shape = replace(shape, input_channels=channels[0], output_channels=channels[1])
+        # A plan of pictures takes bytes, as its export does.
+        graph_io: Literal["float", "uint8"] = "uint8" if is_plan and channels == (3, 3) else "float"
+        onnx.save(student_graph(shape, size, precision, graph_io), path)
         if self.backend == "tensorrt" or self.backend == "tensorrt_rtx":
             plan = path.with_suffix(".plan")
             build_plan(path, plan, self.backend, card=None, precision=precision, use_cache=False)
@@ -129,7 +134,12 @@ class Way:
 
 
 def profile_machine(
-    output: Path, where: Where = "here", size: Size = (256, 256), threads: int | None = None, grid: Grid = Grid()
+    output: Path,
+    where: Where = "here",
+    size: Size = (256, 256),
+    channels: tuple[int, int] = (3, 3),
+    threads: int | None = None,
+    grid: Grid = Grid(),
 ) -> None:
     """Measure this machine, write what was found and show it.
 
@@ -137,6 +147,7 @@ def profile_machine(
         output: the JSON file.
         where: which engines.
         size: (height, width) of the pictures.
+        channels: of the pictures that students take, and of those that they return.
         threads: CPU threads of one inference; None leaves the choice to the engine.
         grid: which students.
 
@@ -153,7 +164,7 @@ def profile_machine(
         raise SinkError(f"{output}: expected a file or nothing, found a folder; choose another --output")
     began = time.monotonic()
     with status_line(Console(stderr=True)) as show:
-        profile = measure(ways_here(where), size, threads, grid, show)
+        profile = measure(ways_here(where), size, channels, threads, grid, show)
     write_profile(output, profile)
     _show(profile)
     click.echo(f"{output}: {len(profile.engines)} engines, {time.monotonic() - began:.0f} s")
@@ -199,6 +210,7 @@ def ways_here(where: Where) -> list[Way]:
 def measure(
     ways: Sequence[Way],
     size: Size,
+    channels: tuple[int, int] = (3, 3),
     threads: int | None = None,
     grid: Grid = Grid(),
     on_progress: OnProgress = lambda line: None,
@@ -208,6 +220,7 @@ def measure(
     Args:
         ways: how to run them; those that fail here become notes.
         size: (height, width) of the pictures.
+        channels: of the pictures that students take, and of those that they return.
         threads: CPU threads of one inference; None leaves the choice to the engine.
         grid: which students.
         on_progress: is told in a line how far it has come.
@@ -219,7 +232,7 @@ def measure(
     seconds: dict[tuple[Way, StudentShape], list[float]] = {}
     meter = _CpuMeter()
     with tempfile.TemporaryDirectory(prefix="i2i-profile-") as name:
-        bench = _Bench(size=size, threads=threads, grid=grid, folder=Path(name))
+        bench = _Bench(size=size, channels=channels, threads=threads, grid=grid, folder=Path(name))
         on_progress("looking for engines ...")
         usable = bench.usable(ways, notes)
         if not usable:
@@ -239,6 +252,7 @@ def measure(
             versions=_versions(),
             date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             size=size,
+            channels=channels,
             busy_elsewhere=None,
             engines=tuple(engine_times(way, provider, grid, seconds) for way, provider in usable.items()),
         )
@@ -289,9 +303,14 @@ class _Bench:
     """Builds students and lets them take turns."""
 
     size: Size
+    channels: tuple[int, int]
     threads: int | None
     grid: Grid
     folder: Path
+
+    def open(self, way: Way, shape: StudentShape) -> Engine:
+        """See `Way.open`."""
+        return way.open(shape, self.size, self.channels, self.threads, self.folder)
 
     def usable(self, ways: Sequence[Way], notes: list[str]) -> dict[Way, str]:
         """The ways that run students here, with what really runs them; a note for each of the others.
@@ -299,15 +318,16 @@ class _Bench:
         INT8 is left out where it is no quicker than FP32: on most CPUs without instructions for it.
         """
         usable: dict[Way, str] = {}
-        width = self.grid.widths[len(self.grid.widths) // 2]
-        shapes = [
-            replace(self.grid.student(kind, width, width), inners=(width,) * 4) for kind in ("plain", "separable")
-        ]
+        width = max(width for width in self.grid.widths if width % GROUP == 0)
+        shapes = [StudentShape(block=kind, width=width, half=GROUP, inners=(width,) * 4) for kind in BLOCK_KINDS]
         for way in ways:
             try:
-                with way.open(shapes[0], self.size, self.threads, self.folder) as engine:
-                    usable[way] = engine.provider
+                for shape in shapes:
+                    with self.open(way, shape) as engine:
+                        ready(engine)
+                        usable[way] = engine.provider
             except I2IError as error:
+                usable.pop(way, None)
                 notes.append(f"{way}: left out ({str(error).replace(f'{self.folder}{os.sep}', '')})")
         for way in [way for way in usable if way.precision == "int8"]:
             full = replace(way, precision="fp32")
@@ -330,17 +350,21 @@ class _Bench:
         chosen: dict[tuple[Way, StudentShape], float] = {}
         for way, its in zip(ways, profile.engines, strict=True):
             for kind in (kind for kind in BLOCK_KINDS if kind in its.blocks):
-                least = min(self.grid.widths) if kind != "grouped" else GROUP
+                least = its.blocks[kind].rows[0]
                 quickest = StudentShape(block=kind, width=least, inners=(least,) * BLOCKS[0])
-                least_s = predict(profile, quickest, self.size, its.name).seconds
+                quickest = replace(quickest, input_channels=self.channels[0], output_channels=self.channels[1])
+                least_s = predict(profile, quickest, its.name)
                 for factor in self.grid.trials:
                     choice = choose(profile, factor * least_s, engine=its.name, block=kind)
                     chosen[way, choice.student] = choice.predicted_s
-        seconds = self.times(list(chosen))
-        trials: dict[Way, list[Trial]] = {way: [] for way in ways}
-        for (way, shape), predicted_s in chosen.items():
-            measured_s = usual(seconds[way, shape])
-            trials[way].append(Trial(student=shape.words(), predicted_s=predicted_s, measured_s=measured_s))
+        trials: dict[Way, list[Trial]] = {}
+        for way in ways:
+            # One engine at a time: these are the largest students.
+            seconds = self.times([(its, shape) for its, shape in chosen if its == way])
+            trials[way] = [
+                Trial(student=shape.words(), predicted_s=chosen[way, shape], measured_s=usual(runs))
+                for (_, shape), runs in seconds.items()
+            ]
         return trials
 
     def times(self, keys: Sequence[tuple[Way, StudentShape]]) -> dict[tuple[Way, StudentShape], list[float]]:
@@ -349,8 +373,7 @@ class _Bench:
         with contextlib.ExitStack() as stack:
             runs = {}
             for way, shape in keys:
-                engine = stack.enter_context(way.open(shape, self.size, self.threads, self.folder))
-                runs[way, shape] = ready(engine)
+                runs[way, shape] = ready(stack.enter_context(self.open(way, shape)))
             return take_turns(runs, grid.turns, grid.turn_s, grid.patience_s)
 
 
@@ -437,7 +460,7 @@ def engine_times(
         ends=table([0], grid.widths, lambda half, width: parts.ends(width)),
         half_ends=table(grid.halves, grid.half_widths, lambda half, width: parts.ends(width, half)),
         blocks={kind: table(widths[kind], inners, partial(block, kind)) for kind, inners in grid.inners.items()},
-        noise=parts.noise,
+        trials=(),
     )
 
 
@@ -465,11 +488,13 @@ def _show(profile: MachineProfile) -> None:
     for column in (*BLOCK_KINDS, "later than predicted"):
         table.add_column(column, justify="right", no_wrap=True)
     for engine in profile.engines:
-        shapes = [StudentShape(block=kind, width=32, inners=(32,) * 6) for kind in BLOCK_KINDS]
+        given, returned = profile.channels
+        shapes = [
+            StudentShape(block=kind, width=32, inners=(32,) * 6, input_channels=given, output_channels=returned)
+            for kind in BLOCK_KINDS
+        ]
         found = [
-            f"{1e3 * predict(profile, shape, profile.size, engine.name).seconds:.1f}"
-            if shape.block in engine.blocks
-            else "-"
+            f"{1e3 * predict(profile, shape, engine.name):.3g}" if shape.block in engine.blocks else "-"
             for shape in shapes
         ]
         table.add_row(engine.name, *found, f"up to {engine.lateness:.0%}")

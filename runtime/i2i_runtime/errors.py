@@ -6,8 +6,8 @@
     ├── ModelError       4   checkpoints, ONNX files, engines and their outputs
     ├── SinkError        5   whatever is written: videos, pictures, checkpoints, the disk
     ├── DeviceError      6   a GPU or provider that was asked for and is not there
-    ├── DivergedError    7   a training whose loss is no longer a number
-    └── Interrupted  128+n   signal n: 130 for Ctrl-C, 143 for SIGTERM
+    └── DivergedError    7   a training whose loss is no longer a number
+    Interrupted      128+n   signal n: 130 for Ctrl-C, 143 for SIGTERM; no error, and caught by nobody who catches those
 
 A message is one line: the thing, what was expected, what was found, what to do.
 """
@@ -67,8 +67,12 @@ class DivergedError(I2IError):
     exit_code = 7
 
 
-class Interrupted(I2IError):  # noqa: N818  (the word of the field: KeyboardInterrupt)
-    """The user or the system asked the command to stop; everything was finalised first."""
+class Interrupted(BaseException):
+    """The user or the system asked the command to stop; everything was finalised first.
+
+    As with KeyboardInterrupt it is no `Exception`: a signal comes anywhere, and who tries something that may fail must
+    not take it for the failure.
+    """
 
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)

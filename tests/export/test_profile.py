@@ -155,7 +155,6 @@ def test_a_block_takes_what_a_student_with_blocks_takes_longer_than_one_without(
     assert times.half_ends.at(16, 32) == pytest.approx(1e-3 + 1e-4 * 32 + 16e-3)
     for kind, each_s in BLOCK_S.items():
         assert times.blocks[kind].at(64, 48) == pytest.approx(each_s * (16 + 64 * 48), rel=1e-3)
-    assert times.noise == pytest.approx(0.0)
 
 
 def test_a_kernel_that_is_off_the_others_line_is_believed_where_the_runs_agree():
@@ -168,15 +167,14 @@ def test_a_kernel_that_is_off_the_others_line_is_believed_where_the_runs_agree()
     assert times.blocks["plain"].at(64, 96) == pytest.approx(BLOCK_S["plain"] * (16 + 64 * 96), rel=0.01)
 
 
-def test_where_runs_disagree_by_a_fifth_blocks_are_still_within_a_tenth():
+def test_where_runs_disagree_by_a_tenth_half_of_the_blocks_are_within_a_tenth():
     random = np.random.default_rng(0)
 
     def noisy(shape: StudentShape) -> list[float]:
-        return [whole_s(shape) * half for half in np.exp(random.normal(0, 0.2, 2)) for _ in range(10)]
+        return [whole_s(shape) * half for half in np.exp(random.normal(0, 0.1, 2)) for _ in range(10)]
 
     times = times_of(noisy)
 
-    # The smaller half of each student is believed, which is on the low side for all alike.
     errors = {
         kind: [
             found / (each_s * (16 + width * inner))
@@ -187,9 +185,8 @@ def test_where_runs_disagree_by_a_fifth_blocks_are_still_within_a_tenth():
         for kind, each_s in BLOCK_S.items()
         for table in [times.blocks[kind]]
     }
-    for kind in ("plain", "grouped"):
-        spread = np.abs(np.array(errors[kind]) / np.median(errors[kind]) - 1)
-        assert np.median(spread) < 0.1
+    for kind in BLOCK_S:
+        assert np.median(np.abs(np.array(errors[kind]) - 1)) < 0.1
 
 
 def test_a_block_lost_in_the_noise_takes_more_than_nothing():
@@ -200,13 +197,13 @@ def test_a_block_lost_in_the_noise_takes_more_than_nothing():
 
 
 def test_students_that_a_search_would_choose_are_measured_whole():
-    profile = measure([ORT], SIZE, 1, SMALL)
+    profile = measure([ORT], SIZE, threads=1, grid=SMALL)
 
     (engine,) = profile.engines
     assert engine.trials
     for trial in engine.trials:
         student = architecture_of(trial.student, "--student", input_channels=3, output_channels=3)
-        assert trial.predicted_s == predict(profile, student, SIZE, engine.name).seconds
+        assert trial.predicted_s == predict(profile, student, engine.name)
         assert 0 < trial.measured_s < 1
 
 
@@ -233,7 +230,7 @@ import sys
 sys.modules["torch"] = None
 from pathlib import Path
 from i2i_export.profile import Grid, profile_machine
-profile_machine(Path(sys.argv[1]), "cpu", (16, 24), 1, {SMALL!r})
+profile_machine(Path(sys.argv[1]), "cpu", (16, 24), (1, 3), 1, {SMALL!r})
 """
 
     finished = python(code, tmp_path / "box" / "machine.json")
@@ -243,12 +240,12 @@ profile_machine(Path(sys.argv[1]), "cpu", (16, 24), 1, {SMALL!r})
     assert f"{tmp_path / 'box' / 'machine.json'}: " in finished.stdout
     assert [path.name for path in (tmp_path / "box").iterdir()] == ["machine.json"]
     profile = read_profile(tmp_path / "box" / "machine.json")
-    assert (profile.size, profile.threads) == (SIZE, 1)
+    assert (profile.size, profile.channels, profile.threads) == (SIZE, (1, 3), 1)
     assert "/" not in profile.to_json()
     for engine in profile.engines:
         for block in BLOCK_KINDS:
-            shape = StudentShape(block=block, width=16, half=8, inners=(16,))
-            assert 0 < predict(profile, shape, SIZE, engine.name).seconds < 1
+            shape = StudentShape(block=block, width=16, half=8, inners=(16,), input_channels=1)
+            assert 0 < predict(profile, shape, engine.name) < 1
 
 
 def test_every_engine_that_is_installed_is_measured():

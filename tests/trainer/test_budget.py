@@ -18,9 +18,8 @@ from i2i_runtime.card import Architecture
 from i2i_runtime.errors import ModelError, SinkError, UsageError
 from i2i_trainer.budget.machine import EngineTimes, MachineProfile, Table, Trial, read_profile, write_profile
 from i2i_trainer.budget.predictor import predict
-from i2i_trainer.budget.search import BLOCKS, MARGIN, MARGIN_EXTRAPOLATED, choose, parse_budget
+from i2i_trainer.budget.search import BLOCKS, MARGIN, choose, parse_budget
 from i2i_trainer.budget.shape import BLOCK_KINDS, GROUP, StudentShape
-from i2i_trainer.networks import student
 from i2i_trainer.networks.build import build_generator
 
 SIZE = (256, 256)
@@ -59,7 +58,7 @@ def engine_times(precision: str = "fp32", factor: float = 1.0) -> EngineTimes:
             )
             for kind in BLOCK_KINDS
         },
-        noise=0.02,
+        trials=(),
     )
 
 
@@ -73,6 +72,7 @@ def make_profile(*engines: EngineTimes) -> MachineProfile:
         versions={"i2i": "0.1.0"},
         date="2026-01-01T00:00:00+00:00",
         size=SIZE,
+        channels=(3, 3),
         busy_elsewhere=0.0,
         engines=engines or (engine_times(), engine_times("int8", 0.5)),
     )
@@ -125,10 +125,6 @@ def test_what_an_architecture_leaves_out_is_what_the_network_has_by_default():
     assert [p.shape for p in network.parameters()] == [p.shape for p in explicit.parameters()]
 
 
-def test_groups_are_those_of_the_network():
-    assert GROUP == student.GROUP
-
-
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
@@ -141,7 +137,7 @@ def test_groups_are_those_of_the_network():
 )
 def test_another_generator_is_refused(name, arguments, message):
     with pytest.raises(UsageError, match=message):
-        predict(PROFILE, Architecture(name=name, arguments=arguments), SIZE, FP32)
+        predict(PROFILE, Architecture(name=name, arguments=arguments), FP32)
 
 
 # Predictions
@@ -149,50 +145,30 @@ def test_another_generator_is_refused(name, arguments, message):
 
 @given(shapes())
 def test_a_prediction_is_the_sum_of_the_ends_and_the_blocks(shape):
-    found = predict(PROFILE, shape.architecture(), SIZE, FP32)
+    found = predict(PROFILE, shape.architecture(), FP32)
 
     whole = ends_s(shape.width, shape.half) + sum(block_s(shape.block, shape.width, inner) for inner in shape.inners)
-    assert found.seconds == pytest.approx(whole)
-    assert not found.extrapolated
+    assert found == pytest.approx(whole)
 
 
 @given(shapes(largest=128))
-def test_a_student_outside_of_what_was_measured_is_predicted_along_the_last_line_and_flagged(shape):
-    found = predict(PROFILE, shape, SIZE, FP32)
+def test_a_student_outside_of_what_was_measured_is_predicted_along_the_last_line(shape):
+    found = predict(PROFILE, shape, FP32)
 
-    outside = shape.width > 64 or any(inner > 64 for inner in shape.inners)
-    assert found.extrapolated == outside
     whole = ends_s(shape.width, shape.half) + sum(block_s(shape.block, shape.width, inner) for inner in shape.inners)
-    assert found.seconds == pytest.approx(whole)
+    assert found == pytest.approx(whole)
 
 
 def test_batch_norm_takes_no_time():
     with_norm = Architecture(name="student_4blocks", arguments={"norm": "batch"})
 
-    assert predict(PROFILE, with_norm, SIZE, FP32) == predict(PROFILE, replace(with_norm, arguments={}), SIZE, FP32)
+    assert predict(PROFILE, with_norm, FP32) == predict(PROFILE, replace(with_norm, arguments={}), FP32)
 
 
-def test_12_channels_take_as_long_as_16_and_are_flagged():
-    twelve, sixteen = (predict(PROFILE, StudentShape(width=32, inners=(inner,)), SIZE, FP32) for inner in (12, 16))
+def test_12_channels_take_as_long_as_16():
+    twelve, sixteen = (predict(PROFILE, StudentShape(width=32, inners=(inner,)), FP32) for inner in (12, 16))
 
-    assert twelve.seconds == sixteen.seconds
-    assert (twelve.extrapolated, sixteen.extrapolated) == (True, False)
-
-
-def test_another_size_takes_the_time_of_its_pixels_and_is_flagged():
-    shape = StudentShape(width=32, inners=(32,) * 4)
-
-    half = predict(PROFILE, shape, (128, 256), FP32)
-
-    assert half.seconds == pytest.approx(predict(PROFILE, shape, SIZE, FP32).seconds / 2)
-    assert half.extrapolated
-
-
-def test_more_channels_make_the_ends_longer_and_are_flagged():
-    shape = StudentShape(width=32, inners=(), input_channels=9)
-
-    assert predict(PROFILE, shape, SIZE, FP32).seconds == pytest.approx(2 * ends_s(32, 0))
-    assert predict(PROFILE, shape, SIZE, FP32).extrapolated
+    assert twelve == sixteen
 
 
 def test_no_prediction_is_below_zero():
@@ -202,22 +178,22 @@ def test_no_prediction_is_below_zero():
 
 
 @pytest.mark.parametrize(
-    ("size", "engine", "message"),
+    ("arguments", "engine", "message"),
     [
-        ((30, 256), FP32, "size 30x256: expected multiples of 4"),
-        (SIZE, "TensorRT fp16", "engine 'TensorRT fp16': not measured on this machine; expected one of ONNX Runtime"),
+        ({"input_channels": 1}, FP32, "is of pictures of 256x256 with 3 to 3 channels, expected 256x256 with 1 to 3"),
+        ({}, "TensorRT fp16", "engine 'TensorRT fp16': not measured on this machine; expected one of ONNX Runtime"),
     ],
 )
-def test_what_cannot_be_predicted_is_said(size, engine, message):
+def test_what_cannot_be_predicted_is_said(arguments, engine, message):
     with pytest.raises(UsageError, match=message):
-        predict(PROFILE, Architecture(name="student_4blocks"), size, engine)
+        predict(PROFILE, Architecture(name="student_4blocks", arguments=arguments), engine)
 
 
 def test_a_kind_of_block_that_was_not_measured_is_said():
     plain_only = replace(engine_times(), blocks={"plain": engine_times().blocks["plain"]})
 
     with pytest.raises(UsageError, match="separable blocks: not measured in ONNX Runtime CPU fp32; expected plain"):
-        predict(make_profile(plain_only), StudentShape(block="separable", width=8, inners=(8,)), SIZE, FP32)
+        predict(make_profile(plain_only), StudentShape(block="separable", width=8, inners=(8,)), FP32)
 
 
 # Budgets and the search
@@ -244,13 +220,13 @@ def test_the_choice_keeps_the_budget_and_nothing_larger_does(budget, block):
 
     assert choice.longest_s == pytest.approx(choice.predicted_s * (1 + MARGIN))
     assert choice.longest_s <= budget
-    assert choice.predicted_s == predict(PROFILE, choice.student, SIZE, choice.engine).seconds
+    assert choice.predicted_s == predict(PROFILE, choice.student, choice.engine)
     assert choice.macs == choice.student.macs(SIZE)
     for kind, width, half, count in product([block] if block else BLOCK_KINDS, WIDTHS, (0, *HALVES), BLOCKS):
         if half > width or (kind == "grouped" and width % GROUP):
             continue
         other = StudentShape(block=kind, width=width, half=half, inners=(width,) * count)
-        if predict(PROFILE, other, SIZE, FP32).seconds * (1 + MARGIN) <= budget:
+        if predict(PROFILE, other, FP32) * (1 + MARGIN) <= budget:
             assert other.macs(SIZE) <= choice.macs
 
 
@@ -271,7 +247,7 @@ def test_a_student_of_4_blocks_sees_more_than_a_discriminator_judges_and_one_of_
 def test_int8_is_chosen_by_its_name_only():
     assert choose(PROFILE, 0.01).engine == FP32
     assert choose(PROFILE, 0.01, engine=INT8).macs > choose(PROFILE, 0.01).macs
-    with pytest.raises(UsageError, match="only INT8 was measured"):
+    with pytest.raises(UsageError, match=r"only INT8 was measured, .* with one of 'ONNX Runtime CPU int8'"):
         choose(make_profile(engine_times("int8")), 0.01)
 
 
@@ -279,12 +255,6 @@ def test_the_choice_is_among_the_widths_that_were_measured():
     widths = {choose(PROFILE, budget / 1000).student.width for budget in range(2, 100, 10)}
 
     assert widths <= set(WIDTHS)
-
-
-def test_a_guess_has_a_larger_margin():
-    choice = choose(PROFILE, 0.01, size=(512, 256))
-
-    assert choice.longest_s == pytest.approx(choice.predicted_s * (1 + MARGIN_EXTRAPOLATED))
 
 
 def test_a_machine_whose_students_were_late_gets_a_larger_margin():
@@ -304,10 +274,23 @@ def test_students_that_were_never_late_leave_the_least_margin(measured):
     assert choice.longest_s == pytest.approx(choice.predicted_s * (1 + MARGIN))
 
 
-def test_the_channels_of_the_pictures_are_those_of_the_choice():
-    student = choose(PROFILE, 0.02, input_channels=1, output_channels=2).student
+def test_the_channels_of_the_pictures_are_those_that_were_measured():
+    student = choose(replace(PROFILE, channels=(1, 2)), 0.02).student
 
     assert (student.input_channels, student.output_channels) == (1, 2)
+
+
+@pytest.mark.parametrize(("size", "channels"), [((128, 256), (3, 3)), (SIZE, (36, 3))])
+def test_other_pictures_than_those_that_were_measured_are_refused_with_the_command_that_measures_them(size, channels):
+    PROFILE.check(SIZE, (3, 3))
+    with pytest.raises(UsageError) as error:
+        PROFILE.check(size, channels)
+
+    assert str(error.value) == (
+        "the profile of made up is of pictures of 256x256 with 3 to 3 channels, expected "
+        f"{size[0]}x{size[1]} with {channels[0]} to 3 channels; there run i2i-export profile "
+        f"--size {size[0]}x{size[1]} --input-channels {channels[0]} --output-channels 3"
+    )
 
 
 def test_where_nothing_is_quick_enough_the_quickest_is_named():
@@ -320,6 +303,37 @@ def test_where_nothing_is_quick_enough_the_quickest_is_named():
         f"student_4blocks,width=8,half=0,block=plain,norm=none in {FP32} with {fastest:.3g} to "
         f"{fastest * (1 + MARGIN):.3g} ms"
     )
+
+
+@pytest.mark.parametrize(
+    ("its", "name", "exported", "run"),
+    [
+        ({}, "ONNX Runtime CPU fp32", "-o student.onnx", "--engine student.onnx"),
+        ({"precision": "int8"}, "ONNX Runtime CPU int8", "--int8 -o student.onnx", "--engine student.onnx"),
+        (
+            {"backend": "openvino", "precision": "bf16", "provider": "OpenVINO CPU bf16"},
+            "OpenVINO CPU bf16",
+            "-o student.onnx",
+            "--engine student.onnx --backend openvino --precision bf16",
+        ),
+        (
+            {"device": "cuda", "precision": "fp16", "provider": "ONNX Runtime CUDA"},
+            "ONNX Runtime CUDA fp16",
+            "--fp16 -o student.onnx",
+            "--engine student.onnx --device cuda",
+        ),
+        (
+            {"backend": "tensorrt", "device": "cuda", "precision": "fp16", "provider": "TensorRT"},
+            "TensorRT fp16",
+            "--fp16 -o student.plan",
+            "--engine student.plan",
+        ),
+    ],
+)
+def test_an_engine_has_a_name_and_says_how_to_use_it(its, name, exported, run):
+    engine = replace(engine_times(), **its)
+
+    assert (engine.name, engine.export_options, engine.run_options) == (name, exported, run)
 
 
 # The file
@@ -353,7 +367,7 @@ def ends(**fields) -> dict[str, object]:
         (changed(version=99), "version 99 is unknown, this i2i reads version 1"),
         (changed(colour="red"), "unknown field 'colour'"),
         (changed(cores="two"), "cores: expected int, found 'two'"),
-        (changed(size=[0, 256]), "size: expected at least 1 pixel"),
+        (changed(size=[0, 256]), "expected at least 1 pixel and 1 channel, found"),
         (changed(engines=[]), "expected times of at least one engine, found none"),
         (with_engine(precision="fp8"), "precision: expected one of fp32, bf16, fp16, int8"),
         (with_engine(ends=ends(columns=[16, 8])), "ends: expected ascending numbers of channels, found \\[16, 8\\]"),

@@ -103,9 +103,7 @@ class EngineTimes:
     """The same of one with such a layer: its channels over the width."""
     blocks: dict[str, Table]
     """By kind, one block: width over the channels in its middle."""
-    noise: float
-    """By what share the time of a student differs from one measurement to the next, as a standard deviation."""
-    trials: tuple[Trial, ...] = ()
+    trials: tuple[Trial, ...]
     """Of students that a search would choose."""
 
     @property
@@ -117,7 +115,28 @@ class EngineTimes:
     @property
     def name(self) -> str:
         """For example `ONNX Runtime CPU fp32`; no two engines of a profile have the same."""
-        return f"{self.provider} {self.precision}"
+        # OpenVINO tells by the name of its provider that it computes in bf16.
+        return self.provider if self.provider.endswith(f" {self.precision}") else f"{self.provider} {self.precision}"
+
+    @property
+    def export_options(self) -> str:
+        """What makes `i2i-export` write a model for it."""
+        plan = " -o student.plan" if self.backend in ("tensorrt", "tensorrt_rtx") else " -o student.onnx"
+        return f"--{self.precision}{plan}" if self.precision in ("fp16", "int8") else plan.strip()
+
+    @property
+    def run_options(self) -> str:
+        """What makes `i2i-run` use it."""
+        if self.backend in ("tensorrt", "tensorrt_rtx"):
+            return "--engine student.plan"
+        options = ["--engine student.onnx"]
+        if self.backend == "openvino":
+            options.append("--backend openvino")
+        if self.device == "cuda":
+            options.append("--device cuda")
+        if self.precision == "bf16":
+            options.append("--precision bf16")
+        return " ".join(options)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +158,8 @@ class MachineProfile:
     """UTC, ISO 8601."""
     size: Size
     """Of the pictures."""
+    channels: tuple[int, int]
+    """Of the pictures that students take, and of those that they return."""
     busy_elsewhere: float | None
     """Share of the CPU time that other processes took meanwhile; None where the system does not tell."""
     engines: tuple[EngineTimes, ...]
@@ -157,6 +178,26 @@ class MachineProfile:
                 return engine
         known = ", ".join(engine.name for engine in self.engines)
         raise UsageError(f"engine {name!r}: not measured on this machine; expected one of {known}")
+
+    def check(self, size: Size, channels: tuple[int, int]) -> None:
+        """Refuse pictures other than those that were measured.
+
+        A small picture takes more than its share of the pixels, and channels of pictures concern the ends alone: what
+        is guessed of others is wrong by half.
+
+        Raises:
+            UsageError: names the command that measures them.
+        """
+        if (size, channels) == (self.size, self.channels):
+            return
+        wanted, found = (
+            f"{height}x{width} with {given} to {returned} channels"
+            for (height, width), (given, returned) in ((size, channels), (self.size, self.channels))
+        )
+        raise UsageError(
+            f"the profile of {self.machine} is of pictures of {found}, expected {wanted}; there run i2i-export profile "
+            f"--size {size[0]}x{size[1]} --input-channels {channels[0]} --output-channels {channels[1]}"
+        )
 
     def to_json(self) -> str:
         """The profile as JSON text; `from_json` gives an equal one back."""
@@ -181,8 +222,10 @@ class MachineProfile:
                 f"{_AGAIN}"
             )
         profile = decode(cls, data, where)
-        if min(profile.size) < 1:
-            raise ModelError(f"{where}.size: expected at least 1 pixel, found {list(profile.size)}; {_AGAIN}")
+        if min(*profile.size, *profile.channels) < 1:
+            raise ModelError(
+                f"{where}: expected at least 1 pixel and 1 channel, found {profile.size}, {profile.channels}; {_AGAIN}"
+            )
         if not profile.engines:
             raise ModelError(f"{where}: expected times of at least one engine, found none; {_AGAIN}")
         for engine in profile.engines:

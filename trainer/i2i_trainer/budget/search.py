@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from i2i_runtime.errors import UsageError
 from i2i_trainer.budget.machine import MachineProfile
 from i2i_trainer.budget.predictor import predict
-from i2i_trainer.budget.shape import BLOCK_KINDS, BlockKind, Size, StudentShape
+from i2i_trainer.budget.shape import BLOCK_KINDS, BlockKind, StudentShape
 
 MARGIN = 0.05
 """Share by which a student may at least take longer than predicted and still keep the budget; more where the trials of
 the machine did."""
-MARGIN_EXTRAPOLATED = 0.3
-"""The same where a prediction is of another size, or of other channels, than what was measured."""
 BLOCKS = range(4, 17)
 """Numbers of blocks that are tried. With 4 a pixel depends on 84x84 around it, and with 3 on 68x68, less than the 70x70
 that a PatchGAN judges at once (Isola et al. 2017, section 3.2)."""
@@ -28,7 +26,7 @@ class Choice:
 
     student: StudentShape
     engine: str
-    """Its name in the profile; it ends in the precision, which is that of the export."""
+    """Its name in the profile."""
     predicted_s: float
     """Seconds of an inference."""
     longest_s: float
@@ -56,9 +54,6 @@ def parse_budget(text: str) -> float:
 def choose(
     profile: MachineProfile,
     budget_s: float,
-    input_channels: int = 3,
-    output_channels: int = 3,
-    size: Size | None = None,
     *,
     engine: str | None = None,
     block: BlockKind | None = None,
@@ -73,33 +68,32 @@ def choose(
     Args:
         profile: the machine.
         budget_s: seconds for one inference.
-        input_channels: of the student.
-        output_channels: of the student.
-        size: of the pictures; None: the size that was measured.
         engine: its name; None: any but those in INT8, which an export may refuse for its quality.
         block: its kind; None: any.
 
     Raises:
         UsageError: no student is quick enough, or the engine was not measured.
     """
-    size = size or profile.size
     engines = [profile.engine(engine)] if engine else [its for its in profile.engines if its.precision != "int8"]
     if not engines:
-        raise UsageError("engine: only INT8 was measured, which is chosen by its name only; name it")
+        names = ", ".join(repr(its.name) for its in profile.engines)
+        raise UsageError(
+            f"only INT8 was measured, which is chosen by its name only; expected --engine with one of {names}"
+        )
     tried = [
-        _rated(profile, shape, size, its.name)
+        _rated(profile, shape, its.name)
         for its in engines
         for kind in (BLOCK_KINDS if block is None else (block,))
         if kind in its.blocks
-        for shape in _shapes(kind, its.blocks[kind].rows, its.half_ends.rows, input_channels, output_channels)
+        for shape in _shapes(kind, its.blocks[kind].rows, its.half_ends.rows, *profile.channels)
     ]
     if not tried:
-        raise UsageError(f"{block} blocks: not measured on this machine; leave the kind out")
+        raise UsageError(f"--block {block}: not measured on this machine; leave it out")
     fitting = [one for one in tried if one.longest_s <= budget_s]
     if not fitting:
-        fastest = min(tried, key=lambda one: one.predicted_s)
+        fastest, (height, width) = min(tried, key=lambda one: one.predicted_s), profile.size
         raise UsageError(
-            f"budget {budget_s * 1e3:.3g} ms: no student keeps it at {size[0]}x{size[1]}; the fastest is "
+            f"budget {budget_s * 1e3:.3g} ms: no student keeps it at {height}x{width}; the fastest is "
             f"{fastest.student.words()} in {fastest.engine} with {fastest.predicted_s * 1e3:.3g} to "
             f"{fastest.longest_s * 1e3:.3g} ms"
         )
@@ -124,14 +118,12 @@ def _shapes(
                 )
 
 
-def _rated(profile: MachineProfile, shape: StudentShape, size: Size, engine: str) -> Choice:
-    prediction = predict(profile, shape, size, engine)
-    least = MARGIN_EXTRAPOLATED if prediction.extrapolated else MARGIN
-    margin = max(least, profile.engine(engine).lateness)
+def _rated(profile: MachineProfile, shape: StudentShape, engine: str) -> Choice:
+    predicted_s = predict(profile, shape, engine)
     return Choice(
         student=shape,
         engine=engine,
-        predicted_s=prediction.seconds,
-        longest_s=prediction.seconds * (1 + margin),
-        macs=shape.macs(size),
+        predicted_s=predicted_s,
+        longest_s=predicted_s * (1 + max(MARGIN, profile.engine(engine).lateness)),
+        macs=shape.macs(profile.size),
     )

@@ -10,10 +10,10 @@ from i2i_runtime.card import Architecture
 from i2i_runtime.errors import UsageError
 
 BlockKind = Literal["plain", "grouped", "separable"]
-"""As of `StudentGenerator`: two convolutions of 3x3 in each block, or what stands in their place."""
+"""What a block has for its two convolutions of 3x3; see `networks.student.StudentGenerator`."""
 BLOCK_KINDS: tuple[BlockKind, ...] = get_args(BlockKind)
 GROUP = 16
-"""Channels of each group of a grouped convolution."""
+"""Channels of each group of a grouped convolution: two AVX2 registers, or one of AVX-512."""
 Size = tuple[int, int]
 """(height, width) in pixels."""
 _NAME = re.compile(r"student_(0|[1-9]\d?)blocks")

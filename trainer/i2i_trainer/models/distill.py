@@ -51,6 +51,10 @@ class Config(ModelConfig):
     student: str = option("", "The generator that learns: student_6blocks,width=32, resnet_6blocks,ngf=16, ...")
     budget: str = option("", "Time for a picture, 15ms or 60fps: chooses the student, for --engine-profile.")
     engine_profile: str = option("", "File of `i2i-export profile`: how fast the machine is that will run the student.")
+    engine: str = option("", "The engine of --engine-profile that will run it; by default any but those in INT8.")
+    block: Literal["any", "plain", "grouped", "separable"] = option(
+        "any", "Blocks of the student that --budget chooses; any: those with the most multiply-adds in the time."
+    )
     init: Literal["teacher", "fresh"] = option(
         "teacher", "First weights of a student_N: pruned from the teacher and fitted to it, or fresh ones."
     )
@@ -320,16 +324,19 @@ def _choose_student(run: RunConfig, config: Config, teacher: Card, flags: Set[st
     from i2i_trainer.budget.machine import read_profile
     from i2i_trainer.budget.search import choose, parse_budget
 
-    given, returned = _channels(teacher)
+    profile = read_profile(Path(config.engine_profile))
+    profile.check(run.size, _channels(teacher))
     choice = choose(
-        read_profile(Path(config.engine_profile)), parse_budget(config.budget),
-        input_channels=given, output_channels=returned, size=run.size,
-    )  # fmt: skip
-    words = choice.student.words()
-    height, width = run.size
+        profile,
+        parse_budget(config.budget),
+        engine=config.engine or None,
+        block=None if config.block == "any" else config.block,
+    )
+    words, its = choice.student.words(), profile.engine(choice.engine)
+    threads = "" if profile.threads is None or its.device == "cuda" else f" --threads {profile.threads}"
     say(
-        f"--budget {config.budget}: {words}, for which {choice.engine} should take {1e3 * choice.predicted_s:.1f} to "
-        f"{1e3 * choice.longest_s:.1f} ms at {height}x{width}"
+        f"--budget {config.budget}: {words}, for which {choice.engine} should take {1e3 * choice.predicted_s:.3g} to "
+        f"{1e3 * choice.longest_s:.3g} ms; there i2i-export {its.export_options} and i2i-run {its.run_options}{threads}"
     )
     return words
 

@@ -11,19 +11,14 @@ Efficient Sub-Pixel Convolutional Neural Network") rather than by transposed con
 from __future__ import annotations
 
 import re
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from i2i_runtime.errors import UsageError
+from i2i_trainer.budget.shape import GROUP, BlockKind
 from i2i_trainer.networks.layers import NormName, conv_stage, norm_layer
 
-BlockKind = Literal["plain", "grouped", "separable"]
-"""What a block has for its two convolutions of 3x3; see `StudentGenerator`."""
-
-GROUP = 16
-"""Channels of each group of a grouped convolution: two AVX2 registers, or one of AVX-512."""
 _SMALL = 0.1
 """By how much a residual branch is smaller than its input at first."""
 
