@@ -41,7 +41,7 @@ from i2i_runtime.image import make_folder
 from i2i_runtime.status_line import status_line
 from i2i_trainer.budget.machine import Backend, EngineTimes, MachineProfile, Precision, Table, Trial, write_profile
 from i2i_trainer.budget.predictor import predict
-from i2i_trainer.budget.search import BLOCKS, choose
+from i2i_trainer.budget.search import BLOCKS, choose, margin
 from i2i_trainer.budget.shape import BLOCK_KINDS, GROUP, BlockKind, Size, StudentShape
 
 Where = Literal["here", "cpu", "cuda"]
@@ -362,7 +362,12 @@ class _Bench:
             # One engine at a time: these are the largest students.
             seconds = self.times([(its, shape) for its, shape in chosen if its == way])
             trials[way] = [
-                Trial(student=shape.words(), predicted_s=chosen[way, shape], measured_s=usual(runs))
+                Trial(
+                    block=shape.block,
+                    student=shape.words(),
+                    predicted_s=chosen[way, shape],
+                    measured_s=usual(runs),
+                )
                 for (_, shape), runs in seconds.items()
             ]
         return trials
@@ -482,22 +487,18 @@ def _cpu_name() -> str:
 
 
 def _show(profile: MachineProfile) -> None:
-    """Print what students of a middle width take."""
+    """Print what students of a middle width take, and by how much others took longer than predicted."""
     table = Printed(box=None, padding=(0, 2, 0, 0))
-    table.add_column("ms of 6 blocks, width 32", no_wrap=True)
-    for column in (*BLOCK_KINDS, "later than predicted"):
-        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("ms of 6 blocks, width 32, and the margin", no_wrap=True)
+    for kind in BLOCK_KINDS:
+        table.add_column(kind, justify="right", no_wrap=True)
+    given, returned = profile.channels
     for engine in profile.engines:
-        given, returned = profile.channels
-        shapes = [
-            StudentShape(block=kind, width=32, inners=(32,) * 6, input_channels=given, output_channels=returned)
-            for kind in BLOCK_KINDS
-        ]
-        found = [
-            f"{1e3 * predict(profile, shape, engine.name):.3g}" if shape.block in engine.blocks else "-"
-            for shape in shapes
-        ]
-        table.add_row(engine.name, *found, f"up to {engine.lateness:.0%}")
+        cells = []
+        for kind in BLOCK_KINDS:
+            shape = StudentShape(block=kind, width=32, inners=(32,) * 6, input_channels=given, output_channels=returned)
+            cells.append(f"{1e3 * predict(profile, shape, engine.name):.3g} +{margin(engine, kind):.0%}")
+        table.add_row(engine.name, *cells)
     Console().print(table)
     for note in profile.notes:
         click.echo(f"note: {note}", err=True)

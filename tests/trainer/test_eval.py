@@ -16,6 +16,7 @@ from distances import frechet, kernel_distance
 from drawings import drawing, outlines, write_labelled, write_pairs
 from torch import nn
 
+from i2i_runtime.engines.open import open_engine
 from i2i_trainer.config import RunConfig
 from i2i_trainer.loop import train
 from i2i_trainer.models import config_type
@@ -382,6 +383,49 @@ def test_one_picture_is_too_few_for_fid_and_that_is_said(pix2pix, features):
     assert finished.returncode == 0, finished.stderr
     assert "FID" not in finished.stdout
     assert finished.stderr == "FID and KID: not measured. They need two pictures or more, found 1.\n"
+
+
+# another model's outputs as targets
+
+
+def test_a_model_is_measured_against_another_ones_outputs(cyclegan):
+    other = exported(cyclegan, "other.onnx", "--direction", "BtoA", "--int8", "--min-psnr", 1)
+    inputs = [tensor_of(cv2.imread(str(path))) for path in sorted((data_of(cyclegan) / "testB").glob("*.png"))]
+
+    figures = evaluated(other, "--teacher", cyclegan)
+
+    engine = open_engine(other)
+    wanted = l1_and_psnr(
+        [engine.run(given) for given in inputs], [translate(cyclegan, given, direction="BtoA") for given in inputs]
+    )
+    assert figures["L1_to_teacher"] == pytest.approx(wanted["L1"], abs=1e-6)
+    assert figures["PSNR_to_teacher"] == pytest.approx(wanted["PSNR"], abs=1e-4)
+    assert figures["pictures"] == len(inputs)
+    assert 0 < figures["SSIM_to_teacher"] < 1
+
+
+def test_pairs_have_both_figures(pix2pix):
+    figures = evaluated(pix2pix, "--teacher", pix2pix)
+
+    assert figures["L1"] == evaluated(pix2pix)["L1"] > 0
+    assert figures["L1_to_teacher"] == 0
+
+
+@pytest.mark.parametrize(("with_teacher", "columns"), [(True, 4), (False, 3)])
+def test_a_strip_shows_input_output_teacher_and_target(pix2pix, tmp_path, with_teacher, columns):
+    evaluated(pix2pix, "--strip", tmp_path / "new" / "strip.png", *(["--teacher", pix2pix] if with_teacher else []))
+
+    strip = cv2.imread(str(tmp_path / "new" / "strip.png"))
+    assert strip.shape[1] == columns * (SIDE + 4) - 4
+    pictures = [cv2.imread(str(path)) for path in sorted((data_of(pix2pix) / "test").glob("*.png"))]
+    np.testing.assert_array_equal(strip[24 : 24 + SIDE, :SIDE], pictures[0][:, :SIDE])
+    np.testing.assert_array_equal(strip[24 : 24 + SIDE, -SIDE:], pictures[0][:, SIDE:])
+
+
+def test_a_teacher_of_other_pictures_is_refused(pix2pix, grey):
+    code, line = refused(pix2pix, "--data", data_of(pix2pix), "--teacher", grey)
+
+    assert (code, f"--teacher {grey}: expected a model of the same pictures" in line) == (2, True)
 
 
 # errors

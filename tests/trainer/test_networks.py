@@ -8,7 +8,7 @@ from torch import nn
 
 from i2i_runtime.card import Architecture
 from i2i_runtime.errors import UsageError
-from i2i_trainer.networks.build import build_generator, check_size, size_rule
+from i2i_trainer.networks.build import build_generator, check_size, new_generator, size_rule
 from i2i_trainer.networks.inference import for_inference
 from i2i_trainer.networks.layers import init_weights
 from i2i_trainer.networks.patchgan import PatchGAN
@@ -289,3 +289,14 @@ def test_the_inference_form_has_no_dropout():
     image = torch.randn(1, 3, 256, 256)
 
     assert torch.equal(network(image), network(image))
+
+
+@pytest.mark.parametrize(
+    ("name", "argument"),
+    [("student_2blocks", {"width": 0}), ("resnet_1blocks", {"ngf": 0}), ("resnet_1blocks", {"dropout": 2.0})],
+)
+def test_numbers_that_make_no_network_are_refused_in_one_line(name, argument):
+    architecture = Architecture(name=name, arguments={"input_channels": 3, "output_channels": 3, **argument})
+
+    with pytest.raises(UsageError, match=rf"^generator {name} with .*: not one that works \([^\n]*\)$"):
+        new_generator(architecture)

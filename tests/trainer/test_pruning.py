@@ -80,6 +80,19 @@ def test_borders_of_zeros_in_place_of_reflected_ones_show_at_the_border_only():
         before = wanted
 
 
+@torch.no_grad()
+def test_a_channel_that_is_silent_on_the_pictures_does_not_become_a_loud_one():
+    teacher = a_teacher("resnet_1blocks", norm="instance_affine", padding="zero")
+    first, first_norm, *_ = teacher.model[10].conv_block
+    first.weight[3] *= 10  # it is the most important one,
+    first_norm.bias[3] = -20.0  # and never gets through the ReLU
+    student = generator("student_1blocks", width=8, inner="1")
+
+    start_from_teacher(student, teacher, pictures(4))
+
+    assert max(weight.abs().max() for weight in student.blocks.parameters()) < 100
+
+
 def test_over_several_pictures_it_does_about_what_the_teachers_does():
     teacher, student = a_teacher(padding="zero"), generator("student_2blocks", width=16)
     some = pictures(6)
@@ -102,6 +115,17 @@ def test_of_a_deeper_teacher_evenly_spaced_blocks_are_taken():
     seen = streams(teacher, picture)
     for block, number in zip(student.blocks, (0, 2, 4), strict=True):
         torch.testing.assert_close(block(seen[number]), seen[number + 1], rtol=1e-3, atol=1e-3)
+
+
+def test_blocks_of_a_deeper_student_that_the_teacher_has_none_for_do_nothing():
+    teacher, student = a_teacher("resnet_3blocks", padding="zero"), generator("student_5blocks", width=16)
+    (picture,) = pictures(1)
+
+    start_from_teacher(student, teacher, [picture])
+
+    seen = streams(teacher, picture)
+    for block, before, after in zip(student.blocks, (0, 1, 1, 2, 2), (1, 1, 2, 2, 3), strict=True):
+        torch.testing.assert_close(block(seen[before]), seen[after], rtol=1e-3, atol=1e-3)
 
 
 def test_the_channels_with_the_largest_filters_are_kept():
@@ -172,19 +196,21 @@ def test_the_teacher_stays_as_it_is():
     channels=st.tuples(st.integers(1, 3), st.integers(1, 4)),
     layout=st.sampled_from([(3, 1, 1), (12, 4, 4), (6, 2, 2), (1, 1, 0)]),
     rows=st.integers(5, 40),
+    scale=st.sampled_from([0.1, 1, 30]),
 )
-def test_a_convolution_that_is_fitted_to_another_ones_outputs_becomes_that_one(channels, layout, rows):
+def test_a_convolution_that_is_fitted_to_another_ones_outputs_becomes_that_one(channels, layout, rows, scale):
     torch.manual_seed(0)
     side, stride, padding = layout
     before, after = channels
     wanted, fitted = (nn.Conv2d(before, after, side, stride, padding) for _ in range(2))
-    inputs = [torch.randn(2, before, rows * stride, 30 * stride) for _ in range(3)]
+    inputs = [torch.randn(2, before, rows * stride, 30 * stride) * scale for _ in range(3)]
 
     with torch.no_grad():
+        wanted.weight.div_(scale)
         assert _fit(fitted, [(x, wanted(x)) for x in inputs])
 
     # But for the ridge, which makes weights a thousandth smaller.
-    torch.testing.assert_close(fitted.weight, wanted.weight, rtol=0.02, atol=0.01)
+    torch.testing.assert_close(fitted.weight, wanted.weight, rtol=0.02, atol=0.01 / scale)
     torch.testing.assert_close(fitted.bias, wanted.bias, rtol=0.02, atol=0.01)
 
 

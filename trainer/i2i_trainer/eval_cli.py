@@ -13,11 +13,15 @@ from i2i_runtime.errors import ModelError, SinkError, SourceError, UsageError
 from i2i_trainer.config import SIZE, RunConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from i2i_runtime.card import Card
     from i2i_trainer.data.dataset import DataKind
-    from i2i_trainer.evaluation import Directions
+    from i2i_trainer.data.transforms import Sample
+    from i2i_trainer.evaluation import Directions, Translate
     from i2i_trainer.trained import Direction
 
+_STRIP = 6
 _UNITS = {"L1": "of [-1, 1]", "PSNR": "dB", "cycle_L1": "of [-1, 1]"}
 
 
@@ -30,6 +34,14 @@ _UNITS = {"L1": "of [-1, 1]", "PSNR": "dB", "cycle_L1": "of [-1, 1]"}
 @click.option("--size", type=SIZE, help="Image size, N or HEIGHTxWIDTH; by default the training's or the engine's.")
 @click.option("--direction", type=click.Choice(["AtoB", "BtoA"]), help="Of a CycleGAN checkpoint, which generator.")
 @click.option("--style", type=click.IntRange(min=0), help="Of a model with styles, which one; by default the first.")
+@click.option(
+    "--teacher",
+    type=click.Path(path_type=Path),
+    help="Checkpoint or engine that this one should repeat: how near it is.",
+)
+@click.option(
+    "--strip", type=click.Path(path_type=Path), help="Draw six pictures: input, output, the teacher's, target."
+)
 @click.option("--skip-unreadable", is_flag=True, help="Leave broken pictures out instead of ending.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures here, too.")
 @command.debug_option
@@ -43,6 +55,8 @@ def i2i_eval(
     size: tuple[int, int] | None,
     direction: Direction | None,
     style: int | None,
+    teacher: Path | None,
+    strip: Path | None,
     skip_unreadable: bool,
     json_path: Path | None,
     debug: bool,
@@ -50,11 +64,12 @@ def i2i_eval(
     """Measure a checkpoint or an engine on held-out pictures.
 
     L1, PSNR and SSIM of pairs; the error of a picture translated there and back of CycleGAN checkpoints; FID and KID
-    of both with a feature network.
+    of both with a feature network; with --teacher how near its outputs come to those of another model.
 
     \b
     i2i-eval runs/facades/best.pt --data facades
     i2i-eval zebra.onnx --data horse2zebra --features inception-2015-12-05.pt
+    i2i-eval small.onnx --data horse2zebra --teacher runs/zebra/best.pt --strip small.png
     """  # noqa: D301
     try:
         import torch  # noqa: F401
@@ -63,12 +78,13 @@ def i2i_eval(
         raise ModelError(f"evaluating needs {error.name}; pip install 'i2i[train]'") from error
     from i2i_trainer.data.dataset import open_split
     from i2i_trainer.data.transforms import Preprocess
-    from i2i_trainer.evaluation import evaluate
+    from i2i_trainer.evaluation import TO_TEACHER, Directions, evaluate, imitated
     from i2i_trainer.metrics import FeatureNetwork
 
     network = FeatureNetwork(features) if features else None
     card, kind, directions = _open(model, direction, style)
     size = _size_of(card, model, size)
+    master = _teacher(teacher, card, size, style) if teacher is not None else None
     run = RunConfig(
         data=str(data),
         size=size,
@@ -84,8 +100,13 @@ def i2i_eval(
     if dataset is None:
         raise SourceError(f"{data}: expected pictures of {split or 'test or val'}, found none; choose with --split")
     figures, count = evaluate(directions, kind, dataset.evenly(pictures), network)
+    if master is not None:
+        near, count = evaluate(Directions(there=directions.there), "paired", imitated(master, dataset.evenly(pictures)))
+        figures |= {f"{name}{TO_TEACHER}": value for name, value in near.items()}
+    if strip is not None:
+        _draw(strip, dataset.evenly(_STRIP), directions.there, master, has_targets=kind == "paired")
     if not figures and network is None:
-        raise UsageError(f"{model}: nothing to measure without pairs and a way back; give --features FILE")
+        raise UsageError(f"{model}: nothing to measure without pairs and a way back; give --features or --teacher FILE")
     result = {
         "model": model.name,
         "data": data.resolve().name,
@@ -122,6 +143,40 @@ def _open(path: Path, direction: Direction | None, style: int | None) -> tuple[C
     if built_in is not None and style not in (None, built_in):
         raise UsageError(f"--style {style}: {path} was exported with --style {built_in}")
     return card, model_type(card.model_type).data, directions
+
+
+def _teacher(path: Path, pupil: Card, size: tuple[int, int], style: int | None) -> Translate:
+    """Another model's function for the same pictures."""
+    card, _, directions = _open(path, pupil.direction, style if pupil.labels and pupil.labels.styles else None)
+    wanted, found = ((its.input.channels, its.output.channels, its.labels) for its in (pupil, card))
+    if wanted != found or not card.size.allows(size):
+        raise UsageError(f"--teacher {path}: expected a model of the same pictures, {size[0]}x{size[1]}, found another")
+    return directions.there
+
+
+def _draw(
+    path: Path, samples: Iterable[Sample], own: Translate, teacher: Translate | None, *, has_targets: bool
+) -> None:
+    """A row for each picture, for the eye."""
+    from i2i_runtime.image import make_folder, write_image
+    from i2i_trainer.data.batches import stack
+    from i2i_trainer.data.transforms import to_image
+    from i2i_trainer.record import grid
+
+    rows = []
+    for sample in samples:
+        if "input" not in sample:
+            continue
+        batch = stack([sample])
+        shown = [batch["input"], own(batch)]
+        if teacher is not None:
+            shown.append(teacher(batch))
+        if has_targets:
+            shown.append(batch["target"])
+        rows.append([to_image(images[0].float().cpu()) for images in shown])
+    titles = ["input", "output", *(["teacher"] if teacher else []), *(["target"] if has_targets else [])]
+    make_folder(path.parent)
+    write_image(path, grid(rows, titles))
 
 
 def _checkpoint(path: Path, direction: Direction | None, style: int | None) -> tuple[Card, Directions]:
@@ -187,12 +242,15 @@ def _show(result: dict[str, Any], figures: dict[str, float]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from i2i_trainer.evaluation import TO_TEACHER
+
     height, width = result["size"]
     table = Table(title=f"{result['model']} on {result['pictures']} pictures of {result['data']}, {height}x{width}")
     table.add_column("metric")
     table.add_column("value", justify="right")
     for name, value in figures.items():
-        table.add_row(f"{name} ({_UNITS[name]})" if name in _UNITS else name, f"{value:.4f}")
+        unit = _UNITS.get(name.removesuffix(TO_TEACHER))
+        table.add_row(f"{name} ({unit})" if unit else name, f"{value:.4f}")
     console = Console()
     console.print(table)
     if result["features"]:

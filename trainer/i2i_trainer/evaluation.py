@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,8 @@ from i2i_trainer.metrics import FeatureNetwork, PairedMetrics, PerceptualMetrics
 
 Translate = Callable[[Sample], Tensor]
 """A batch of inputs (`input`, and `instances` of label maps) to images (n, c, h, w) in [-1, 1]."""
+TO_TEACHER = "_to_teacher"
+"""Ends the names of metrics whose targets are a teacher's outputs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +70,13 @@ def evaluate(
     if cycles:
         figures["cycle_L1"] = sum(cycles) / len(cycles)
     return figures, count
+
+
+def imitated(teacher: Translate, samples: Iterable[Sample]) -> Iterator[Sample]:
+    """Samples whose targets are what a teacher makes of their inputs; those without an input are left out."""
+    for sample in samples:
+        if "input" in sample:
+            yield {**sample, "target": teacher(stack([sample]))[0].float().cpu()}
 
 
 def metric_names(kind: DataKind, *, both_ways: bool, has_features: bool) -> list[str]:

@@ -25,7 +25,16 @@ from i2i_trainer.data.batches import Order, samples, stack, steps_per_epoch
 from i2i_trainer.data.dataset import Data, Dataset, open_data
 from i2i_trainer.data.transforms import Preprocess, Sample, load_size_for, to_image
 from i2i_trainer.distributed import World, join_world, local_device
-from i2i_trainer.evaluation import Directions, Translate, evaluate, inputs_of, metric_names, translate_with
+from i2i_trainer.evaluation import (
+    TO_TEACHER,
+    Directions,
+    Translate,
+    evaluate,
+    imitated,
+    inputs_of,
+    metric_names,
+    translate_with,
+)
 from i2i_trainer.metrics import FeatureNetwork, is_better
 from i2i_trainer.models import build_model, model_type
 from i2i_trainer.models.base import Batch, Model, Stage, Task
@@ -41,8 +50,6 @@ _STYLE_PICTURES = 64
 """Training pictures from which styles are learnt."""
 _START_PICTURES = 16
 """Training pictures that a model may look at before its first step."""
-_TO_TEACHER = "_to_teacher"
-"""Behind the name of a metric: measured against the teacher's outputs in place of the targets."""
 _LOSSES_HELD = 50
 """Steps whose losses may stay on a GPU before they are looked at: each look makes it wait."""
 
@@ -122,7 +129,7 @@ class Training:
         if self._model.teacher is not None:
             self._model.teacher.generator.to(self._device)
             of_pairs = metric_names("paired", both_ways=False, has_features=False)
-            available = [f"{metric}{_TO_TEACHER}" for metric in of_pairs] + available
+            available = [f"{metric}{TO_TEACHER}" for metric in of_pairs] + available
         held_out = self._all_data.held_out
         if held_out is not None and min(run.eval_pictures, held_out.fewest) < 2:
             available = [metric for metric in available if metric not in ("FID", "KID")]  # of two pictures or more
@@ -411,19 +418,14 @@ class Training:
         """How near the student is to its teacher; with its `own` figures it becomes what its card tells."""
         assert self._model.teacher is not None
         teacher = translate_with(self._model.teacher.generator, self._device)
-
-        def imitated() -> Iterator[Sample]:
-            for sample in held_out.evenly(self._run.eval_pictures):
-                if "input" in sample:
-                    yield {**sample, "target": teacher(stack([sample]))[0].float().cpu()}
-
-        found, _ = evaluate(Directions(there=student), "paired", imitated())
+        pictures = held_out.evenly(self._run.eval_pictures)
+        found, _ = evaluate(Directions(there=student), "paired", imitated(teacher, pictures))
         if self._teachers_own is None:
             # They stay the same as long as the pictures keep their size; without targets there are none.
             samples = held_out.evenly(self._run.eval_pictures) if self._model.data == "paired" else ()
             self._teachers_own, _ = evaluate(Directions(there=teacher), self._model.data, samples)
         self._lost = Lost(step=self.step, pictures=count, to_teacher=found, own=own, teachers_own=self._teachers_own)
-        return {f"{name}{_TO_TEACHER}": value for name, value in found.items()}
+        return {f"{name}{TO_TEACHER}": value for name, value in found.items()}
 
     def _save(self, name: str, recorder: Recorder, *, must: bool = False) -> bool:
         """Whether the checkpoint was written; with `must`, or at the second failure in a row, failing is an error."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import bisect
 import contextlib
 import json
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,7 +17,7 @@ from typing import Literal
 
 from i2i_runtime.card import decode
 from i2i_runtime.errors import ModelError, SinkError, UsageError, system_reason
-from i2i_trainer.budget.shape import BLOCK_KINDS, Size
+from i2i_trainer.budget.shape import BLOCK_KINDS, BlockKind, Size
 
 MACHINE_VERSION = 1
 Backend = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt_rtx"]
@@ -82,6 +81,7 @@ def _between(axis: Sequence[int], wanted: float) -> tuple[tuple[int, int], float
 class Trial:
     """A whole student, measured to see how well its parts foretell it."""
 
+    block: BlockKind
     student: str
     """In words, as `--student` takes them."""
     predicted_s: float
@@ -106,11 +106,9 @@ class EngineTimes:
     trials: tuple[Trial, ...]
     """Of students that a search would choose."""
 
-    @property
-    def lateness(self) -> float:
-        """The share by which nine in ten of the trials took at most longer than predicted; 0: no longer."""
-        late = sorted(trial.measured_s / trial.predicted_s - 1 for trial in self.trials)
-        return max(late[math.ceil(0.9 * len(late)) - 1], 0.0) if late else 0.0
+    def lateness(self, block: str) -> float:
+        """The largest share by which a trial with blocks of a kind took longer than predicted; 0: none did."""
+        return max([0.0, *(its.measured_s / its.predicted_s - 1 for its in self.trials if its.block == block)])
 
     @property
     def name(self) -> str:

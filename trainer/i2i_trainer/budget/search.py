@@ -7,16 +7,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from i2i_runtime.errors import UsageError
-from i2i_trainer.budget.machine import MachineProfile
+from i2i_trainer.budget.machine import EngineTimes, MachineProfile
 from i2i_trainer.budget.predictor import predict
 from i2i_trainer.budget.shape import BLOCK_KINDS, BlockKind, StudentShape
 
 MARGIN = 0.05
-"""Share by which a student may at least take longer than predicted and still keep the budget; more where the trials of
-the machine did."""
+"""Share by which a student may at least take longer than predicted and still keep the budget; more where a trial of the
+machine with the same blocks did."""
 BLOCKS = range(4, 17)
 """Numbers of blocks that are tried. With 4 a pixel depends on 84x84 around it, and with 3 on 68x68, less than the 70x70
 that a PatchGAN judges at once (Isola et al. 2017, section 3.2)."""
+_EXACT = ("fp32", "fp16")
+"""What an export is proven in; the others are chosen by name, when the student may lose a little."""
 _UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 
 
@@ -68,18 +70,16 @@ def choose(
     Args:
         profile: the machine.
         budget_s: seconds for one inference.
-        engine: its name; None: any but those in INT8, which an export may refuse for its quality.
+        engine: its name; None: any that computes in FP32 or FP16.
         block: its kind; None: any.
 
     Raises:
         UsageError: no student is quick enough, or the engine was not measured.
     """
-    engines = [profile.engine(engine)] if engine else [its for its in profile.engines if its.precision != "int8"]
+    engines = [profile.engine(engine)] if engine else [its for its in profile.engines if its.precision in _EXACT]
     if not engines:
         names = ", ".join(repr(its.name) for its in profile.engines)
-        raise UsageError(
-            f"only INT8 was measured, which is chosen by its name only; expected --engine with one of {names}"
-        )
+        raise UsageError(f"only engines that lose a little were measured; expected --engine with one of {names}")
     tried = [
         _rated(profile, shape, its.name)
         for its in engines
@@ -99,6 +99,11 @@ def choose(
         )
     # Of two that are alike, the quicker one.
     return max(fitting, key=lambda one: (one.macs, -one.predicted_s))
+
+
+def margin(engine: EngineTimes, block: BlockKind) -> float:
+    """By what share students with blocks of a kind may take longer than predicted."""
+    return max(MARGIN, engine.lateness(block))
 
 
 def _shapes(
@@ -124,6 +129,6 @@ def _rated(profile: MachineProfile, shape: StudentShape, engine: str) -> Choice:
         student=shape,
         engine=engine,
         predicted_s=predicted_s,
-        longest_s=predicted_s * (1 + max(MARGIN, profile.engine(engine).lateness)),
+        longest_s=predicted_s * (1 + margin(profile.engine(engine), shape.block)),
         macs=shape.macs(profile.size),
     )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import typing
+import warnings
 from typing import Any
 
+import torch
 from torch import nn
 
 from i2i_runtime.card import Architecture, SizeRule
-from i2i_runtime.errors import ModelError, UsageError
+from i2i_runtime.errors import ModelError, UsageError, reason
 from i2i_trainer.config import Size
 from i2i_trainer.networks.layers import init_weights
 from i2i_trainer.networks.mobile_resnet import MobileResnetGenerator
@@ -71,10 +73,20 @@ def new_generator(architecture: Architecture) -> nn.Module:
     Raises:
         UsageError: a setting that makes no network.
     """
+    side = size_rule(architecture).minimum
     try:
-        generator = build_generator(architecture)
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            generator = build_generator(architecture)
+            # A width of 0 can be built, with a warning, and not be used.
+            channels = int(architecture.arguments.get("input_channels", 3))
+            generator.eval()(torch.zeros(1, channels, side, side))
     except ModelError as error:
         raise UsageError(str(error)) from None
+    except (ValueError, RuntimeError, ArithmeticError, IndexError) as error:
+        its = ", ".join(f"{key}={value}" for key, value in architecture.arguments.items())
+        raise UsageError(f"generator {architecture.name} with {its}: not one that works ({reason(error)})") from None
+    generator.train()
     if isinstance(generator, StudentGenerator):
         generator.init_weights()
     else:

@@ -1,8 +1,9 @@
 """First weights for a student from its teacher: pruned channels, folded norms, ends that are fitted.
 
 Where both have residual blocks at a quarter of the size, the student begins as the part of its teacher that matters
-most: those channels whose filters have the largest sum of absolute weights (Li et al. 2017, "Pruning Filters for
-Efficient ConvNets", section 3.1). A student without norms cannot look at the mean and variance of each picture, as its
+most: evenly spaced blocks (a deeper student has others between them, which do nothing at first), and of these those
+channels whose filters have the largest sum of absolute weights (Li et al. 2017, "Pruning Filters for Efficient
+ConvNets", section 3.1). A student without norms cannot look at the mean and variance of each picture, as its
 teacher does: each convolution gets the scale and shift that give its outputs, over some pictures, the moments that the
 teacher's have behind their norm. Its first and last convolutions have no counterpart in the teacher. They are fitted to
 what should come out of them by least squares (as He et al. 2017, "Channel Pruning for Accelerating Very Deep Neural
@@ -31,6 +32,8 @@ _RIDGE = 1e-3
 """Of the mean square of a convolution's inputs: keeps fitted weights small where pictures say nothing about them."""
 _ROWS = 16
 """Rows of outputs that are looked at at once, for the sake of memory."""
+_SILENT = 1e-3
+"""Of the middle deviation of a convolution's outputs: what varies less does not vary."""
 _WHITE = 0.97
 """Where the teacher's tanh is taken as saturated."""
 
@@ -69,6 +72,9 @@ def start_from_teacher(student: nn.Module, teacher: nn.Module, pictures: Iterabl
     if pairs and records[0].given[0].shape[-2:] == student.encoder(shown[0]).shape[-2:]:
         begins = zip(map(student.encoder[:-3], shown), records[0].given, strict=True)
         if _fit(_last_convolution(student.encoder), begins):
+            for block in map(_block, student.blocks):
+                assert block is not None
+                block.second.weight.zero_()  # those that the teacher has none for do nothing at first
             for (its, teachers), record in zip(pairs, records, strict=True):
                 _prune(its, teachers, kept, record)
     # What the teacher has before its tanh, each pixel of a patch in a channel of its own.
@@ -116,15 +122,14 @@ def _block(module: nn.Module) -> _Block | None:
 
 
 def _alike(student: StudentGenerator, teacher: nn.Module) -> list[tuple[_Block, _Block]]:
-    """The student's blocks, each with the one that it begins as; empty where there is none for one of them."""
+    """Blocks of the student, each with the one that it begins as; empty where one of them cannot."""
     if not isinstance(teacher, ResnetGenerator | GlobalGenerator):
         return []
     its = [_block(block) for block in student.blocks]
     all_teachers = [_block(block) for block in teacher.model if isinstance(block, ResidualBlock)]
-    if not 0 < len(its) <= len(all_teachers):
-        return []
+    count = min(len(its), len(all_teachers))
     pairs = []
-    for mine, theirs in zip(its, evenly(all_teachers, len(its)), strict=True):
+    for mine, theirs in zip(evenly(its, count), evenly(all_teachers, count), strict=True):
         if mine is None or theirs is None or not isinstance(mine.norms[0], nn.Identity):
             return []
         if max(mine.first.in_channels, mine.first.out_channels) > theirs.first.in_channels:
@@ -159,8 +164,10 @@ def _match_moments(convolution: nn.Conv2d, given: Sequence[Tensor], wanted: Tens
     assert convolution.bias is not None
     convolution.bias.zero_()
     found = torch.stack([_moments(convolution(x)) for x in given]).mean(0)
-    deviations = [(square - mean.square()).clamp(min=1e-12).sqrt() for mean, square in (wanted, found)]
-    scale = deviations[0] / deviations[1]
+    wanted_deviation, found_deviation = ((square - mean**2).clamp(min=0).sqrt() for mean, square in (wanted, found))
+    # What is silent on these pictures would be made deafening for others.
+    is_silent = found_deviation <= _SILENT * found_deviation.median()
+    scale = torch.where(is_silent, 1.0, wanted_deviation / found_deviation)
     convolution.weight.mul_(scale[:, None, None, None])
     convolution.bias.copy_(wanted[0] - found[0] * scale)
 
@@ -194,14 +201,16 @@ def _fit(convolution: nn.Conv2d, pairs: Iterable[tuple[Tensor, Tensor]]) -> bool
     for given, wanted in pairs:
         padded = functional.pad(given, (border, border, border, border))
         for top in range(0, wanted.shape[-2], _ROWS):
-            outputs = wanted[:, :, top : top + _ROWS].movedim(1, 0).flatten(1).double().cpu()
+            outputs = wanted[:, :, top : top + _ROWS].movedim(1, 0).flatten(1).cpu().double()
             last = min(top + _ROWS, wanted.shape[-2]) - 1
             rows = padded[:, :, top * stride : last * stride + side]
-            inputs = functional.unfold(rows, side, stride=stride).movedim(1, 0).flatten(1).double().cpu()
+            inputs = functional.unfold(rows, side, stride=stride).movedim(1, 0).flatten(1).cpu().double()
             inputs = torch.cat([inputs, torch.ones_like(inputs[:1])])  # for the bias
             squares += inputs @ inputs.T
             products += inputs @ outputs.T
-    squares.diagonal().add_(_RIDGE * squares.diagonal().mean())
+    # The bias costs nothing.
+    weights = squares.diagonal()[:-1]
+    weights += _RIDGE * weights.mean()
     solution = torch.linalg.solve(squares, products)
     convolution.weight.copy_(solution[:-1].T.reshape(convolution.weight.shape))
     convolution.bias.copy_(solution[-1])
