@@ -24,7 +24,7 @@ from i2i_runtime.card import Architecture, LabelSpec
 from i2i_runtime.digest import file_sha256
 from i2i_runtime.errors import ModelError, UsageError
 from i2i_trainer import loop
-from i2i_trainer.budget.machine import EngineTimes, MachineProfile, Table, write_profile
+from i2i_trainer.budget.machine import EngineTimes, MachineProfile, Table, read_profile, write_profile
 from i2i_trainer.budget.search import choose
 from i2i_trainer.budget.shape import StudentShape
 from i2i_trainer.checkpoint import load_checkpoint
@@ -238,9 +238,71 @@ def test_weights_of_another_network_are_no_discriminator():
     assert patchgan_of(nn.Linear(2, 2).state_dict(), (64, 64)) is None
 
 
-@pytest.mark.parametrize(("kind", "gan"), [("pix2pix", "vanilla"), ("cyclegan", "lsgan"), ("pix2pixhd", "lsgan")])
-def test_it_goes_on_with_the_gan_objective_that_the_teachers_discriminator_knows(students, kind, gan):
-    assert f'gan = "{gan}"' in (students[kind] / "config.toml").read_text()
+def logits_of(model: Model, batch: Batch, image: torch.Tensor) -> list[torch.Tensor]:
+    """What the discriminator of each scale says: of a conditional one's input and image together."""
+    seen = image if model.data == "unpaired" else torch.cat((batch.input, image), 1)
+    verdict = model.discriminators["D"](seen)
+    return [verdict] if isinstance(verdict, torch.Tensor) else [features[-1] for features in verdict]
+
+
+BY_HAND = {
+    "vanilla": (lambda x: -x.sigmoid().log().mean(), lambda x: -(1 - x.sigmoid()).log().mean()),
+    "lsgan": (lambda x: (x - 1).square().mean(), lambda x: x.square().mean()),
+}
+"""How far logits are from a verdict of real, and of generated."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "objective", "scales"), [("pix2pix", "vanilla", 1), ("cyclegan", "lsgan", 1), ("pix2pixhd", "lsgan", 2)]
+)
+def test_gan_losses_go_on_with_what_the_teachers_discriminator_knows(teachers, kind, objective, scales):
+    model = model_of(teachers[kind], lambda_gan=7.0)
+    model.start([])
+    batch = batch_for(model)
+    images = model.translate(batch)
+    as_real, as_fake = BY_HAND[objective]
+
+    found = model.generator_loss(batch, images) | model.discriminator_loss(batch, images)
+
+    fake, real = (logits_of(model, batch, image) for image in (images["fake_B"], batch.target))
+    assert len(fake) == scales
+    torch.testing.assert_close(found["G_GAN"], 7 * sum(map(as_real, fake)))
+    torch.testing.assert_close(found["D_fake"], sum(map(as_fake, fake)))
+    torch.testing.assert_close(found["D_real"], sum(map(as_real, real)))
+
+
+def test_a_student_that_begins_as_its_teacher_is_nearer_to_it_than_a_fresh_one(tmp_path):
+    save_untrained(tmp_path / "teacher.pt", "resnet_2blocks")
+    distances = {}
+    for init in ("teacher", "fresh"):
+        model = model_of(tmp_path / "teacher.pt", init=init)
+        batch = batch_for(model)
+
+        model.start([batch])
+
+        images = model.translate(batch)
+        distances[init] = functional.l1_loss(images["fake_B"], images["teacher_B"]).item()
+
+    assert distances["teacher"] < 0.5 * distances["fresh"]
+
+
+@pytest.mark.parametrize(("kind", "crops"), [("pix2pix", True), ("cyclegan", True), ("pix2pixhd", False)])
+def test_pictures_are_cropped_where_they_were_in_the_teachers_training(teachers, kind, crops):
+    assert model_of(teachers[kind]).random_crop is crops
+
+
+def test_without_a_gan_loss_there_is_no_discriminator(teachers, data_of, tmp_path):
+    line = (teachers["pix2pix"], data_of["pix2pix"], tmp_path / "run", "--student", STUDENT, "--lambda-gan", 0)
+
+    first, second = distil(*line, "--resume"), distil(*line, "--resume", "--steps", 3)
+
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    checkpoint = load_checkpoint(tmp_path / "run" / "last.pt")
+    assert checkpoint.networks.keys() == {"G", "adaptors"}
+    assert checkpoint.training_state["step"] == 3
+    assert {key for line in metrics(tmp_path / "run") for key in line if key[:2] in ("G_", "D_")} == {
+        "G_recon", "G_distill",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", TEACHERS)
@@ -398,11 +460,70 @@ def test_someone_elses_generator_is_a_teacher(home, data_of, tmp_path):
 
     assert done.returncode == 0, done.stderr
     assert "a CycleGAN ResNet" in done.stderr  # what it was taken for
+    assert "(--teacher-arch padding=replicate states another)" in done.stderr
     card = load_trained(tmp_path / "run" / "last.pt").card
     assert (card.model_type, card.direction) == ("cyclegan", "BtoA")
     assert card.student.teacher_generator.name == "resnet_2blocks"
     # There is no discriminator in that file.
     assert load_checkpoint(tmp_path / "run" / "last.pt").networks["D"]["model.0.weight"].shape == (4, 3, 4, 4)
+
+
+def test_what_is_assumed_of_a_teacher_names_the_flags_of_this_command(data_of, tmp_path):
+    torch.manual_seed(0)
+    torch.save(published.unet(5).state_dict(), tmp_path / "net_G.pth")
+
+    done = distil(
+        tmp_path / "net_G.pth", data_of["pix2pix"], tmp_path / "run", "--student", STUDENT, "--size", 32, "--ndf", 4
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "the picture's statistics for its batch norms assumed\n" in done.stderr
+
+
+def test_a_teacher_of_label_maps_learnt_from_pairs_whoever_trained_it(tmp_path):
+    torch.save(published.resnet(blocks=2).state_dict(), tmp_path / "net_G.pth")
+    config = Config(teacher=str(tmp_path / "net_G.pth"), teacher_arch="labels=3", student=STUDENT)
+
+    model = Model(config, Task(size=(32, 32), has_labels=True))
+
+    assert (model.teacher.card.model_type, model.data) == ("cyclegan", "paired")
+
+
+@pytest.mark.parametrize(
+    ("data", "more", "inputs"),
+    [("pix2pix", (), 6), ("cyclegan", (), 3), ("two folders", (), 3), ("two folders", ("--pairs",), 6)],
+)
+def test_of_someone_elses_resnet_the_data_say_whether_there_are_pairs(home, data_of, tmp_path, data, more, inputs):
+    """pix2pix and CycleGAN publish the same one. Two folders are taken as two sets, whatever is in them."""
+    torch.manual_seed(0)
+    torch.save(published.resnet(blocks=2).state_dict(), tmp_path / "net_G.pth")
+    write_pairs(tmp_path / "pairs" / "train", 4, 40, 40)
+    for number, path in enumerate(sorted((tmp_path / "pairs" / "train").iterdir())):
+        both = cv2.imread(str(path))
+        for side, half in (("trainA", both[:, :40]), ("trainB", both[:, 40:])):
+            (tmp_path / "folders" / side).mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(tmp_path / "folders" / side / f"{number}.png"), half)
+    folder = data_of.get(data, tmp_path / "folders")
+    line = (
+        tmp_path / "net_G.pth", folder, tmp_path / "run", "--student", STUDENT, "--size", 32, "--ndf", 4, *more,
+        "--resume",
+    )  # fmt: skip
+
+    first, second = distil(*line), distil(*line, "--steps", 3)
+
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    # A discriminator of pairs sees the input, too.
+    assert load_checkpoint(tmp_path / "run" / "last.pt").networks["D"]["model.0.weight"].shape[1] == inputs
+
+
+def test_with_pairs_best_is_nearest_to_the_targets_if_those_are_what_is_learnt(teachers, data_of, tmp_path):
+    done = distil(
+        teachers["cyclegan"], data_of["pix2pix"], tmp_path / "run", "--student", STUDENT, "--ndf", 4, "--pairs",
+        "--recon", "target",
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    assert 'best_by = "L1"' in (tmp_path / "run" / "config.toml").read_text()
 
 
 def test_a_student_may_be_a_teacher_in_its_turn(students, data_of, tmp_path):
@@ -439,7 +560,73 @@ def test_a_training_does_not_go_on_with_another_teacher(teachers, data_of, tmp_p
     again = here("i2i-train", "distill", "--out", tmp_path / "run", "--resume", "--steps", 3)
 
     assert again.returncode == 4
-    assert "expected the file that this training began with" in the_error_line(again)
+    assert re.search(
+        r"--teacher .*: expected SHA-256 \w{12}\.\.\., which .* this training began with, found \w{12}\.\.\.;",
+        the_error_line(again),
+    )
+
+
+def test_a_teacher_may_be_moved_but_not_changed_for_another(teachers, data_of, tmp_path):
+    before, after = tmp_path / "before.pt", tmp_path / "after.pt"
+    before.write_bytes(teachers["pix2pix"].read_bytes())
+    distil(before, data_of["pix2pix"], tmp_path / "run", "--student", STUDENT)
+    before.rename(after)
+    resume = ("i2i-train", "distill", "--out", tmp_path / "run", "--resume", "--steps")
+
+    missing, moved = here(*resume, 3), here(*resume, 3, "--teacher", after)
+    save_untrained(tmp_path / "other.pt", "resnet_2blocks")
+    another = here(*resume, 4, "--teacher", tmp_path / "other.pt")
+
+    assert (missing.returncode, moved.returncode, another.returncode) == (4, 0, 4), moved.stderr
+    assert f"--teacher {before}: no such checkpoint" in the_error_line(missing)
+    assert "this training began with" in the_error_line(another)
+    assert load_checkpoint(tmp_path / "run" / "last.pt").training_state["step"] == 3
+
+
+def test_the_settings_of_a_run_serve_another_teacher(students, tmp_path):
+    """Which is held to its own digest, and to the GAN objective of its own discriminator, of which it has none."""
+    teacher = save_untrained(tmp_path / "other.pt", "resnet_2blocks")
+    line = (
+        "i2i-train", "distill", "--config", students["pix2pix"] / "config.toml", "--teacher", teacher,
+        "--out", tmp_path / "run", "--ndf", 4, "--resume",
+    )  # fmt: skip
+
+    first, second = here(*line), here(*line, "--steps", 3)
+
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    record = load_trained(tmp_path / "run" / "last.pt").card.student
+    assert record.teacher_sha256 == file_sha256(teacher)
+    assert 'gan = "auto"' in (tmp_path / "run" / "config.toml").read_text()
+
+
+CHOOSE = {"budget": "100fps", "engine-profile": "machine.json"}
+
+
+@pytest.mark.parametrize(
+    ("in_file", "flags"),
+    [
+        ({"gan": "auto", "teacher_sha256": ""}, {"teacher": "teacher.pt", "student": STUDENT}),
+        ({"teacher": "teacher.pt", "teacher_sha256": ""}, {"student": STUDENT}),
+        ({}, {"teacher": "teacher.pt", "student": STUDENT, "gan": "auto"}),
+        ({"student": STUDENT}, {"teacher": "teacher.pt", **CHOOSE}),
+        ({"student": "", **CHOOSE}, {"teacher": "teacher.pt"}),
+    ],
+)
+def test_the_same_line_goes_on_whatever_it_left_open(teachers, data_of, tmp_path, monkeypatch, in_file, flags):
+    monkeypatch.chdir(tmp_path)
+    Path("teacher.pt").write_bytes(teachers["pix2pix"].read_bytes())
+    write_profile(Path("machine.json"), a_machine())
+    Path("base.toml").write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in in_file.items()))
+    words = [word for name, value in flags.items() for word in (f"--{name}", value)]
+    line = (
+        "i2i-train", "distill", "--config", "base.toml", *words, "--data", data_of["pix2pix"], "--out", "run",
+        "--resume", "--steps",
+    )  # fmt: skip
+
+    first, second = here(*line, 2), here(*line, 3)
+
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    assert load_checkpoint(tmp_path / "run" / "last.pt").training_state["step"] == 3
 
 
 @pytest.mark.parametrize(
@@ -452,7 +639,11 @@ def test_a_training_does_not_go_on_with_another_teacher(teachers, data_of, tmp_p
         ("cyclegan", ("--output-channels", 4), r"--output-channels: the teacher .* has 3, found 4"),
         ("pix2pix", ("--direction", "BtoA"), r"--direction BtoA: .* has learnt AtoB only"),
         ("pix2pix", ("--size", 40), r"--size 40x40: the teacher .* takes multiples of 32 from 32 on"),
-        ("cyclegan", ("--recon", "target"), r"--recon target: the teacher .* was trained without pairs"),
+        ("cyclegan", ("--size", 16), r"--size 16x16: leaves the discriminator of the teacher .* nothing to judge; use"),
+        ("pix2pix", ("--student", "unet_64", "--size", 32), r"--size 32x32: unet_64 takes multiples of 64 from 64 on"),
+        ("pix2pix", ("--teacher-arch", "norm=batch"), r"^error: --teacher-arch norm=batch: .* leave it out"),
+        ("pix2pixhd", ("--no-pairs",), r"--no-pairs: the teacher .* takes label maps, which are pairs with pictures"),
+        ("cyclegan", ("--recon", "target"), r"--recon target: there are no targets without pairs; if --data holds"),
         ("cyclegan", ("--best-by", "L1"), r"--best-by L1: distill has L1_to_teacher, PSNR_to_teacher, SSIM_to_teacher"),
     ],
 )
@@ -470,6 +661,8 @@ def test_what_contradicts_the_teacher_is_refused_in_one_line(teachers, data_of, 
         ((), "--student or --budget: expected one of them, found none"),
         (("--student", STUDENT, "--budget", "15ms"), "--student and --budget: expected one of them, found both"),
         (("--budget", "15ms"), "i2i-export profile --device here -o machine.json"),
+        (("--engine-profile", "m.json"), "--engine-profile: chooses a student for a budget, found none"),
+        (("--student", STUDENT, "--block", "plain"), "--student and --block: expected one of them, found both"),
         (("--student", "student_2blocks,widht=8"), "widht: expected one of width, half, inner, block, norm"),
         (("--student", "student_2blocks,width=wide"), "--student student_2blocks,width=wide: width: expected int"),
         (("--student", "tiny"), "--student tiny: generator 'tiny': expected unet_N"),
@@ -500,7 +693,7 @@ def test_in_python_a_task_that_is_not_the_teachers_is_refused(tmp_path):
 
 
 def test_a_missing_teacher_is_one_line(tmp_path):
-    with pytest.raises(ModelError, match="no such checkpoint"):
+    with pytest.raises(ModelError, match=r"--teacher .*none\.pt: no such checkpoint"):
         Model(Config(teacher=str(tmp_path / "none.pt"), student=STUDENT), Task(size=(32, 32)))
 
 
@@ -549,21 +742,61 @@ def test_a_budget_chooses_the_student_once(teachers, data_of, tmp_path):
     )
 
 
-def test_a_budget_on_the_command_line_wins_over_a_student_in_a_file(teachers, tmp_path):
+def slower(machine: MachineProfile) -> MachineProfile:
+    (its,) = machine.engines
+    ends = replace(its.ends, seconds=((4e-3, 4e-3),))
+    half_ends = replace(its.half_ends, seconds=((4e-3, 4e-3), (4e-3, 4e-3)))
+    return replace(machine, engines=(replace(its, ends=ends, half_ends=half_ends),))
+
+
+@pytest.mark.parametrize(
+    ("flags", "budget_s", "machine"),
+    [(("--budget", "20ms"), 0.02, "machine.json"), (("--engine-profile", "slower.json"), 0.01, "slower.json")],
+)
+def test_what_a_student_is_chosen_for_wins_over_the_one_in_a_file(
+    teachers, data_of, tmp_path, monkeypatch, flags, budget_s, machine
+):
+    monkeypatch.chdir(tmp_path)
     write_profile(tmp_path / "machine.json", a_machine())
-    config = Config(
-        teacher=str(teachers["pix2pix"]), student=STUDENT, budget="10ms", engine_profile=str(tmp_path / "machine.json")
-    )
-    run = RunConfig(data="pictures", out="x")
+    write_profile(tmp_path / "slower.json", slower(a_machine()))
+    distil(
+        teachers["pix2pix"], data_of["pix2pix"], tmp_path / "run", "--budget", "10ms", "--engine-profile",
+        "machine.json",
+    )  # fmt: skip
 
-    by_flag, by_file = (
-        Model.settle(run, config, flags=flags, in_file={"student", "budget"}, say=print)[1].student
-        for flags in ({"budget"}, set())
-    )
+    done = here("i2i-train", "distill", "--config", "run/config.toml", "--out", "again", *flags)
 
-    assert by_file == STUDENT
-    assert by_flag.startswith("student_")
-    assert by_flag != STUDENT
+    assert done.returncode == 0, done.stderr
+    one, other = (StudentShape.of(load_trained(tmp_path / run / "last.pt").card.generator) for run in ("run", "again"))
+    assert other == choose(read_profile(Path(machine)), budget_s).student != one
+
+
+def test_with_another_size_the_student_of_a_budget_is_chosen_again(teachers, data_of, tmp_path):
+    write_profile(tmp_path / "machine.json", a_machine())
+    (tmp_path / "base.toml").write_text(
+        f'budget = "10ms"\nstudent = "{STUDENT}"\nengine_profile = "{tmp_path / "machine.json"}"\n'
+    )
+    config = ("--config", tmp_path / "base.toml")
+
+    done = distil(teachers["pix2pix"], data_of["pix2pix"], tmp_path / "run", *config, "--size", 64)
+
+    assert done.returncode == 2
+    assert "32x32" in the_error_line(done)  # what was profiled
+
+
+def test_processes_of_one_training_say_once_which_student_was_chosen(teachers, data_of, tmp_path, monkeypatch):
+    write_profile(tmp_path / "machine.json", a_machine())
+    more = ("--budget", "10ms", "--engine-profile", tmp_path / "machine.json", "--resume")
+    said = {}
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)  # as torchrun does
+
+        said[rank] = distil(teachers["pix2pix"], data_of["pix2pix"], tmp_path / rank, *more).stderr
+
+    assert "--budget 10ms: student_" in said["0"]
+    assert "nothing to resume yet" in said["0"]
+    assert "--budget 10ms: student_" not in said["1"]
+    assert "nothing to resume yet" not in said["1"]
 
 
 def a_machine() -> MachineProfile:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from i2i_trainer.config import (
     options_of,
     resumed,
     stated,
+    without,
 )
 from i2i_trainer.models import config_type, model_names, summary
 
@@ -103,7 +105,7 @@ def _train(ctx: click.Context, name: str, model_config: type[ModelConfig], value
     if left and not last.exists():
         raise UsageError(f"--out {run.out}: holds {left[0]} of an earlier training; choose another folder")
     if values["resume"] and not resume:
-        click.echo(f"{last}: nothing to resume yet, starting at step 0", err=True)
+        _say(f"{last}: nothing to resume yet, starting at step 0")
     flags = stated(ctx, ParameterSource.COMMANDLINE)
     in_epochs = bool(flags & {"epochs", "epochs_decay"})
     if in_epochs and "steps" in flags:
@@ -111,7 +113,7 @@ def _train(ctx: click.Context, name: str, model_config: type[ModelConfig], value
     checkpoint = _load(last) if resume else None
     if checkpoint is not None:
         before_run, before_config = _settings_of(checkpoint, last, name, model_config)
-        changed = flags | stated(ctx, ParameterSource.DEFAULT_MAP)
+        changed = (flags | stated(ctx, ParameterSource.DEFAULT_MAP)) - config.unstated(flags)
         run, config = resumed(before_run, run, changed), resumed(before_config, config, changed)
     if in_epochs:
         # Steps that a file or the resumed training states must not win over these flags.
@@ -119,7 +121,7 @@ def _train(ctx: click.Context, name: str, model_config: type[ModelConfig], value
     if not run.data:
         raise UsageError("--data: expected a folder of training pictures, found nothing")
     if checkpoint is None:
-        run, config = _settled(ctx, name, run, config)
+        run, config = _settled(ctx, name, run, without(config, config.unstated(flags)))
     _require_torch()
     from i2i_trainer.loop import train
 
@@ -136,8 +138,14 @@ def _settled(ctx: click.Context, name: str, run: RunConfig, config: Any) -> tupl
         config,
         flags=stated(ctx, ParameterSource.COMMANDLINE),
         in_file=stated(ctx, ParameterSource.DEFAULT_MAP),
-        say=lambda line: click.echo(line, err=True),
+        say=_say,
     )
+
+
+def _say(line: str) -> None:
+    """Show a line once: torchrun starts this process many times."""
+    if os.environ.get("RANK", "0") == "0":
+        click.echo(line, err=True)
 
 
 def _load(path: Path) -> Checkpoint:

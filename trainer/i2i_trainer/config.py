@@ -13,7 +13,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -119,8 +119,8 @@ class RunConfig(Settings):
         "auto", "L1", "PSNR", "SSIM", "FID", "KID", "cycle_L1", "L1_to_teacher", "PSNR_to_teacher", "SSIM_to_teacher"
     ] = option(
         "auto",
-        "Metric that picks best.pt; auto: L1_to_teacher of students, L1 of pairs, else FID with --features, else "
-        "cycle_L1.",
+        "Metric that picks best.pt; auto: L1_to_teacher of students (L1 with --recon target), L1 of pairs, else FID "
+        "with --features, else cycle_L1.",
         may_change=True,
     )
     features: str = option("", "TorchScript feature network, for FID and KID.", may_change=True)
@@ -149,6 +149,10 @@ class RunConfig(Settings):
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(Settings):
     """Base of the settings of one model type."""
+
+    def unstated(self, flags: Set[str]) -> Set[str]:
+        """Settings to take as if nobody had stated them, given what was stated as `flags`; see `distill`."""
+        return set()
 
 
 def flag(name: str) -> str:
@@ -280,7 +284,13 @@ def stated(ctx: click.Context, *sources: ParameterSource) -> set[str]:
     return {name for name in ctx.params if ctx.get_parameter_source(name) in sources}
 
 
-def resumed(before: Any, wanted: Any, changed: set[str]) -> Any:
+def without(config: Any, names: Set[str]) -> Any:
+    """Settings with the defaults of `names`."""
+    fields = dataclasses.fields(config)
+    return dataclasses.replace(config, **{its.name: its.default for its in fields if its.name in names})
+
+
+def resumed(before: Any, wanted: Any, changed: Set[str]) -> Any:
     """The settings of a resumed training: as before, except for what the user stated (`changed`) and may change.
 
     Raises:

@@ -55,7 +55,7 @@ def feature_matching_loss(real: Sequence[Sequence[Tensor]], fake: Sequence[Seque
             weight * functional.l1_loss(_precise(f), _precise(r).detach())
             for r, f in zip(real_layers[:-1], fake_layers[:-1], strict=True)
         ]
-    return torch.stack(terms).sum()
+    return sum_of(terms)
 
 
 def perceptual_loss(vgg: nn.Module, output: Tensor, target: Tensor) -> Tensor:
@@ -66,12 +66,17 @@ def perceptual_loss(vgg: nn.Module, output: Tensor, target: Tensor) -> Tensor:
     with torch.no_grad():
         wanted = vgg(target)
     found = vgg(output)
-    return torch.stack(
+    return sum_of(
         [
             weight * functional.l1_loss(_precise(f), _precise(w))
             for weight, f, w in zip(_VGG_WEIGHTS, found, wanted, strict=True)
         ]
-    ).sum()
+    )
+
+
+def sum_of(losses: list[Tensor]) -> Tensor:
+    """Their sum, as a scalar tensor."""
+    return torch.stack(losses).sum()
 
 
 def _precise(tensor: Tensor) -> Tensor:

@@ -36,14 +36,14 @@ class Stepper:
         self._optimizers = {
             # One kernel for all weights: with batch 1 on a CPU the plain update costs as much as the networks.
             part: torch.optim.Adam(
-                [weight for weight in networks.parameters() if weight.requires_grad],
+                [weight for weight in self._parts[part].parameters() if weight.requires_grad],
                 lr=run.lr, betas=(run.beta1, run.beta2), fused=True,
             )
-            for part, networks in self._parts.items()
+            for part in model.step_order
         }  # fmt: skip
         # FP16 gradients leave its range: each optimiser scales its own losses. BF16 and FP32 need none.
         scaled = self.precision == torch.float16
-        self._scalers = {part: torch.amp.GradScaler(device.type, enabled=scaled) for part in self._parts}
+        self._scalers = {part: torch.amp.GradScaler(device.type, enabled=scaled) for part in self._optimizers}
         for networks in self._parts.values():
             for name, network in networks.items():
                 if run.compile:

@@ -67,8 +67,8 @@ class Stage:
 class Model(ABC, Generic[ConfigT]):
     """A model type. The loop owns optimisers, devices and saving; this owns networks and losses."""
 
-    step_order: ClassVar[tuple[Part, Part]]
-    """Which of the two is updated first."""
+    step_order: tuple[Part, ...]
+    """Which of the two is updated first; where one has no networks, `__init__` leaves it out."""
     data: Literal["paired", "unpaired"] = "paired"
     """What it learns from; where that hangs on the settings, `__init__` says so."""
     random_crop: bool = True

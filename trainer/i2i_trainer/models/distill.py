@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +18,15 @@ from i2i_runtime.card import Architecture, Card
 from i2i_runtime.errors import ModelError, UsageError
 from i2i_trainer.checkpoint import load_weights
 from i2i_trainer.config import ModelConfig, RunConfig, flag, option
+from i2i_trainer.data.unpaired import find_domains
 from i2i_trainer.foreign import Direction
-from i2i_trainer.losses import GanObjective, discriminator_gan_loss, generator_gan_loss
+from i2i_trainer.losses import GanObjective, discriminator_gan_loss, generator_gan_loss, sum_of
 from i2i_trainer.models import base
-from i2i_trainer.models.base import Batch, Images, Losses, Task
+from i2i_trainer.models.base import Batch, Images, Losses, Part, Task
 from i2i_trainer.networks.build import check_size, new_generator, size_rule
 from i2i_trainer.networks.inference import LabelTranslator
 from i2i_trainer.networks.layers import init_weights
-from i2i_trainer.networks.patchgan import PatchGAN, check_patches, patchgan_of
+from i2i_trainer.networks.patchgan import MultiscalePatchGAN, PatchGAN, check_patches, patchgan_of
 from i2i_trainer.networks.pruning import start_from_teacher
 from i2i_trainer.networks.taps import Taps, evenly, of_one_size, points_of
 from i2i_trainer.networks.words import architecture_of
@@ -33,7 +35,7 @@ from i2i_trainer.trained import Trained, choose_direction, load_directions
 _DEPTHS = 4
 """Places at which features are matched: as published before, between and behind thirds of the blocks."""
 _PAIRED = ("pix2pix", "pix2pixhd")
-"""Model types that learn from pairs; any other is thought to have two sets of pictures, which pairs are as well."""
+"""Model types that learn pictures from pairs; any other has two sets of pictures, which pairs are as well."""
 
 _NO_STUDENT = (
     "--student or --budget: expected one of them, found none; for example --student student_6blocks,width=32, or "
@@ -45,13 +47,18 @@ _NO_STUDENT = (
 class Config(ModelConfig):
     """Defaults are those of GAN Compression's published trainings."""
 
-    teacher: str = option("", "Checkpoint of the generator to repeat: RUN/best.pt, or another one that is known.")
+    teacher: str = option(
+        "", "Checkpoint of the generator to repeat: RUN/best.pt, or another one that is known.", may_change=True
+    )
     teacher_arch: str = option("", "Of someone else's generator what its keys do not tell, as i2i-export --arch.")
     teacher_sha256: str = option("", "Digest that the teacher's file must have; by default what it has at the start.")
+    pairs: bool | None = option(
+        None, "Whether --data holds pairs; by default as the teacher learnt, of someone else's ResNet as --data is."
+    )
     student: str = option("", "The generator that learns: student_6blocks,width=32, resnet_6blocks,ngf=16, ...")
     budget: str = option("", "Time for a picture, 15ms or 60fps: chooses the student, for --engine-profile.")
     engine_profile: str = option("", "File of `i2i-export profile`: how fast the machine is that will run the student.")
-    engine: str = option("", "The engine of --engine-profile that will run it; by default any but those in INT8.")
+    engine: str = option("", "The engine of --engine-profile that will run it; by default any in FP32 or FP16.")
     block: Literal["any", "plain", "grouped", "separable"] = option(
         "any", "Blocks of the student that --budget chooses; any: those with the most multiply-adds in the time."
     )
@@ -61,16 +68,21 @@ class Config(ModelConfig):
     recon: Literal["teacher", "target"] = option(
         "teacher", "What outputs should be near: the teacher's, or with pairs the targets."
     )
-    lambda_recon: float | None = option(
-        None, "Weight of that L1 loss; by default 100 for a teacher trained on pairs, else 10.", minimum=0
-    )
+    lambda_recon: float | None = option(None, "Weight of that L1 loss; by default 100 with pairs, else 10.", minimum=0)
     lambda_distill: float | None = option(
-        None, "Weight of the feature loss; by default 1 for a teacher trained on pairs, else 0.01.", minimum=0
+        None, "Weight of the feature loss; by default 1 with pairs, else 0.01.", minimum=0
     )
-    lambda_gan: float = option(1.0, "Weight of the adversarial loss.", minimum=0)
+    lambda_gan: float = option(1.0, "Weight of the adversarial loss; 0: there is no discriminator.", minimum=0)
     gan: Literal["auto", "vanilla", "lsgan", "hinge"] = option("auto", "GAN objective; auto: the teacher's, or lsgan.")
     ndf: int = option(64, "First features of the discriminator, where the teacher's file holds none.", minimum=1)
     n_layers: int = option(3, "Strided layers of the discriminator, where the teacher's file holds none.", minimum=1)
+
+    def unstated(self, flags: Set[str]) -> Set[str]:
+        """A file's digest is that of its own teacher, and its student was chosen for its own budget and size."""
+        others = {"teacher_sha256"} if "teacher" in flags else set()
+        if self.budget and flags & {"size", "budget", "engine_profile", "engine", "block"}:
+            others.add("student")
+        return (others - flags) | {name for name in ("teacher_sha256", "student") if not getattr(self, name)}
 
 
 class Model(base.Model[Config]):
@@ -81,7 +93,7 @@ class Model(base.Model[Config]):
     mean of all that it might have been, which is what L1 asks for, is blurred; the teacher has decided for one.
     """
 
-    step_order = ("generator", "discriminator")
+    step_order: tuple[Part, ...] = ("generator", "discriminator")
 
     def __init__(self, config: Config, task: Task) -> None:
         """See `base.Model`.
@@ -96,15 +108,16 @@ class Model(base.Model[Config]):
         card = teacher.card
         if config.teacher_sha256 not in ("", card.made_with.source_sha256):
             raise ModelError(
-                f"--teacher {config.teacher}: expected the file that this training began with (SHA-256 "
-                f"{config.teacher_sha256[:12]}...), found another one; bring it back, or start another run"
+                f"--teacher {config.teacher}: expected SHA-256 {config.teacher_sha256[:12]}..., which --teacher-sha256 "
+                f"states or this training began with, found {str(card.made_with.source_sha256)[:12]}...; bring that "
+                "file back, or start another run"
             )
         _check_task(config, teacher, task)
-        is_paired = card.model_type in _PAIRED
+        is_paired = _learns_from_pairs(config, card)
         self.data = "paired" if is_paired else "unpaired"
         self.random_crop = card.model_type != "pix2pixhd"
         if config.recon == "target" and not is_paired:
-            raise UsageError(f"--recon target: {_words(config)} was trained without pairs, so there are no targets")
+            raise UsageError("--recon target: there are no targets without pairs; if --data holds pairs, add --pairs")
         self._lambda_recon = _first(config.lambda_recon, 100.0 if is_paired else 10.0)
         self._lambda_distill = _first(config.lambda_distill, 1.0 if is_paired else 0.01)
         self._gan = _objective(config, teacher)
@@ -133,17 +146,18 @@ class Model(base.Model[Config]):
             self.generators["adaptors"] = adaptors = Adaptors(nn.Conv2d(its, wanted, 1) for its, wanted in widths)
             init_weights(adaptors)
 
+        self.discriminators, self._begins_as_teachers = nn.ModuleDict(), False
+        if not config.lambda_gan:
+            self.step_order = ("generator",)
+            return
         # Of pairs it sees the input, too (pix2pix section 3.1).
-        self._is_conditional = is_paired
         channels = task.output_channels + (task.input_channels if is_paired else 0)
-        judge = patchgan_of(teacher.discriminator, task.size) if teacher.discriminator is not None else None
-        if judge is not None and judge.input_channels != channels:
-            judge = None
-        self._begins_as_teachers = judge is not None
-        if judge is None:
+        judge = _teachers_judge(config, teacher, task)
+        self._begins_as_teachers = judge is not None and judge.input_channels == channels
+        if judge is None or not self._begins_as_teachers:
             check_patches(task.size, config.n_layers)
             judge = PatchGAN(channels, config.ndf, config.n_layers, "instance")
-        self.discriminators = nn.ModuleDict({"D": judge})
+        self.discriminators["D"] = judge
         init_weights(self.discriminators)
 
     @classmethod
@@ -170,11 +184,17 @@ class Model(base.Model[Config]):
             facts["size"] = card.training.size
         if "direction" not in stated:
             facts["direction"] = card.direction
+        if config.recon == "target" and "best_by" not in stated:
+            facts["best_by"] = "L1"
         run = dataclasses.replace(run, **facts)
+        pairs = config.pairs
+        if pairs is None and teacher.recognised is not None and not _learns_from_pairs(config, card):
+            # Its method is a guess. Two folders can hold pairs as well, by their names; nobody says so.
+            pairs = not find_domains(Path(run.data), ("train", ""))[0]
         settled = dataclasses.replace(
             config,
+            pairs=pairs,
             student=_choose_student(run, config, card, flags, say),
-            gan=_objective(config, teacher),
             teacher_sha256=config.teacher_sha256 or card.made_with.source_sha256 or "",
         )
         return run, settled
@@ -211,7 +231,7 @@ class Model(base.Model[Config]):
 
     def _judge(self, batch: Batch, image: Tensor) -> list[Tensor]:
         """Logits of each scale; a discriminator of pairs sees the input as well."""
-        verdict = self.discriminators["D"](torch.cat([batch.input, image], 1) if self._is_conditional else image)
+        verdict = self.discriminators["D"](torch.cat([batch.input, image], 1) if self.data == "paired" else image)
         return [verdict] if isinstance(verdict, Tensor) else [scale[-1] for scale in verdict]
 
     def generator_loss(self, batch: Batch, images: Images) -> Losses:
@@ -224,19 +244,19 @@ class Model(base.Model[Config]):
                 functional.mse_loss(*of_one_size(features, images[f"teacher_{number}"]))
                 for number, features in enumerate(adapted)
             ]
-            losses["G_distill"] = self._lambda_distill * torch.stack(errors).sum()
+            losses["G_distill"] = self._lambda_distill * sum_of(errors)
         if self.config.lambda_gan:
             verdicts = [generator_gan_loss(logits, self._gan) for logits in self._judge(batch, images["fake_B"])]
-            losses["G_GAN"] = self.config.lambda_gan * torch.stack(verdicts).sum()
+            losses["G_GAN"] = self.config.lambda_gan * sum_of(verdicts)
         return losses
 
     def discriminator_loss(self, batch: Batch, images: Images) -> Losses:
         """The student's outputs against real pictures of the domain that the teacher translates to."""
-        losses: Losses = {}
-        for name, image, is_real in (("D_fake", images["fake_B"].detach(), False), ("D_real", batch.target, True)):
-            verdicts = [discriminator_gan_loss(logits, is_real, self._gan) for logits in self._judge(batch, image)]
-            losses[name] = torch.stack(verdicts).sum()
-        return losses
+        on_fake, on_real = (self._judge(batch, image) for image in (images["fake_B"].detach(), batch.target))
+        return {
+            "D_fake": sum_of([discriminator_gan_loss(logits, False, self._gan) for logits in on_fake]),
+            "D_real": sum_of([discriminator_gan_loss(logits, True, self._gan) for logits in on_real]),
+        }
 
 
 class Adaptors(nn.ModuleList):
@@ -261,12 +281,41 @@ def _load_teacher(config: Config, direction: Direction | None) -> Trained:
     if not config.teacher:
         raise UsageError("--teacher: expected a trained generator, found nothing; for example --teacher RUN/best.pt")
     path = Path(config.teacher)
-    learnt = load_directions(path, arch=config.teacher_arch or None)
+    try:
+        learnt = load_directions(path, arch=config.teacher_arch or None)
+    except ModelError as error:
+        raise ModelError(f"--teacher {_with_our_flags(str(error))}") from error
+    except UsageError as error:
+        raise UsageError(_with_our_flags(str(error))) from error
     first = next(iter(learnt.values()))
-    if first.recognised is not None and len(learnt) == 1:
-        # A generator alone does not tell which side of the user's folders was its input.
-        return first
-    return choose_direction(learnt, direction, path)
+    # Someone else's generator alone does not tell which side of the user's folders was its input.
+    is_alone = first.recognised is not None and len(learnt) == 1
+    found = first if is_alone else choose_direction(learnt, direction, path)
+    return dataclasses.replace(found, recognised=found.recognised and _with_our_flags(found.recognised))
+
+
+def _with_our_flags(text: str) -> str:
+    """What was said about a checkpoint names flags of `i2i-export`."""
+    return re.sub(r" \(--norm-statistics [^)]*\)", "", text).replace("--arch", "--teacher-arch")
+
+
+def _learns_from_pairs(config: Config, teacher: Card) -> bool:
+    if teacher.labels is None:
+        return teacher.model_type in _PAIRED if config.pairs is None else config.pairs
+    if config.pairs is False:
+        raise UsageError(f"--no-pairs: {_words(config)} takes label maps, which are pairs with pictures; leave it out")
+    return True
+
+
+def _teachers_judge(config: Config, teacher: Trained, task: Task) -> PatchGAN | MultiscalePatchGAN | None:
+    """The discriminator of the teacher's training, with fresh weights; None where its file holds none."""
+    try:
+        return patchgan_of(teacher.discriminator or {}, task.size)
+    except UsageError:
+        raise UsageError(
+            f"--size {task.size[0]}x{task.size[1]}: leaves the discriminator of {_words(config)} nothing to judge; "
+            "use a larger one, or --lambda-gan 0"
+        ) from None
 
 
 def _objective(config: Config, teacher: Trained) -> GanObjective:
@@ -283,9 +332,8 @@ def _objective(config: Config, teacher: Trained) -> GanObjective:
 def _check_task(config: Config, teacher: Trained, task: Task) -> None:
     """Refuse pictures that are not the teacher's: with `settle` there are none."""
     card = teacher.card
-    channels = _channels(card)
-    styles: Tensor | None = getattr(teacher.generator, "style_codes", None)
-    wanted = (card.labels is not None, channels[0] - (0 if styles is None else styles.shape[-1]), channels[1])
+    given = card.input.channels if card.labels is None else card.labels.count + card.labels.instance_edges
+    wanted = (card.labels is not None, given, card.output.channels)
     found = (task.has_labels, task.input_channels, task.output_channels)
     if wanted != found:
         kinds = [f"{given} channels of {'labels' if has_labels else 'pictures'} to {returned}"
@@ -306,16 +354,15 @@ def _channels(teacher: Card) -> tuple[int, int]:
 
 def _choose_student(run: RunConfig, config: Config, teacher: Card, flags: Set[str], say: Callable[[str], None]) -> str:
     """The words for the student: as they were stated, or those of the best one within the budget."""
-    stated = [name for name in ("student", "budget") if getattr(config, name)]
-    by_flag = [name for name in stated if name in flags]
-    if len(by_flag) == 2:
-        raise UsageError("--student and --budget: expected one of them, found both")
-    # In a run's own file stands the student that was chosen for its budget, and the budget.
-    chosen_by = next(iter(by_flag or stated), None)
-    if chosen_by is None:
-        raise UsageError(_NO_STUDENT)
-    if chosen_by == "student":
+    for name in [name for name in ("budget", "engine_profile", "engine", "block") if name in flags]:
+        if "student" in flags:
+            raise UsageError(f"--student and {flag(name)}: expected one of them, found both")
+        if not config.budget:
+            raise UsageError(f"{flag(name)}: chooses a student for a budget, found none; for example --budget 60fps")
+    if config.student:
         return config.student
+    if not config.budget:
+        raise UsageError(_NO_STUDENT)
     if not config.engine_profile:
         raise UsageError(
             f"--budget {config.budget}: on which machine? there run i2i-export profile --device here -o machine.json, "

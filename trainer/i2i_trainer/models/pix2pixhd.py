@@ -19,6 +19,7 @@ from i2i_trainer.losses import (
     feature_matching_loss,
     generator_gan_loss,
     perceptual_loss,
+    sum_of,
 )
 from i2i_trainer.models import base
 from i2i_trainer.models.base import Batch, Images, Losses, Stage, Task
@@ -217,8 +218,3 @@ class Model(base.Model[Config]):
         """Cluster what the encoder makes of each object, class by class (section 3.4)."""
         if "E" in generators:
             self.style_codes = cluster_styles(generators["E"], batches, self.config.styles)
-
-
-def sum_of(losses: list[Tensor]) -> Tensor:
-    """Their sum, as a scalar tensor."""
-    return torch.stack(losses).sum()
