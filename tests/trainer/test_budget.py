@@ -382,6 +382,7 @@ def ends(**fields) -> dict[str, object]:
         (with_engine(ends=ends(columns=[16, 8])), "ends: expected ascending numbers of channels, found \\[16, 8\\]"),
         (with_engine(ends=ends(seconds=[[1.0]])), "ends: expected 1 x 2 times"),
         (with_engine(half_ends=ends(seconds=[[1.0, 0.0]])), "half_ends: expected times above 0, found 0"),
+        (with_engine(blocks={}), "blocks: expected plain, grouped, separable, found none"),
         (with_engine(blocks={"dense": ends()}), "blocks: expected plain, grouped, separable, found 'dense'"),
     ],
 )

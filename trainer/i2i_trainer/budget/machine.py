@@ -230,6 +230,8 @@ class MachineProfile:
             its = f"{where}: {engine.name}"
             engine.ends.check(f"{its}.ends")
             engine.half_ends.check(f"{its}.half_ends")
+            if not engine.blocks:
+                raise ModelError(f"{its}.blocks: expected {', '.join(BLOCK_KINDS)}, found none; {_AGAIN}")
             for kind, table in engine.blocks.items():
                 if kind not in BLOCK_KINDS:
                     raise ModelError(f"{its}.blocks: expected {', '.join(BLOCK_KINDS)}, found {kind!r}; {_AGAIN}")
