@@ -31,6 +31,7 @@ from rich.table import Table as Printed
 from i2i_export.slopes import Parts, usual
 from i2i_export.student_graph import student_graph
 from i2i_runtime import __version__
+from i2i_runtime.command import graceful_stop
 from i2i_runtime.engines import nvinfer
 from i2i_runtime.engines.base import Device, Engine
 from i2i_runtime.engines.build import build_plan
@@ -163,8 +164,10 @@ def profile_machine(
     if output.is_dir():
         raise SinkError(f"{output}: expected a file or nothing, found a folder; choose another --output")
     began = time.monotonic()
-    with status_line(Console(stderr=True)) as show:
-        profile = measure(ways_here(where), size, channels, threads, grid, show)
+    with status_line(Console(stderr=True)) as show, graceful_stop() as stop:
+        profile = measure(
+            ways_here(where), size, channels, threads, grid, show, lambda: stop.raise_if_set("stopped, nothing written")
+        )
     write_profile(output, profile)
     _show(profile)
     click.echo(f"{output}: {len(profile.engines)} engines, {time.monotonic() - began:.0f} s")
@@ -214,6 +217,7 @@ def measure(
     threads: int | None = None,
     grid: Grid = Grid(),
     on_progress: OnProgress = lambda line: None,
+    check: Callable[[], None] = lambda: None,
 ) -> MachineProfile:
     """Measure what students take.
 
@@ -224,6 +228,8 @@ def measure(
         threads: CPU threads of one inference; None leaves the choice to the engine.
         grid: which students.
         on_progress: is told in a line how far it has come.
+        check: is called before each turn, and may end it all by an exception. One that a signal raises inside of a
+            library may be swallowed there.
 
     Raises:
         DeviceError: none of the ways runs students here.
@@ -232,7 +238,7 @@ def measure(
     seconds: dict[tuple[Way, StudentShape], list[float]] = {}
     meter = _CpuMeter()
     with tempfile.TemporaryDirectory(prefix="i2i-profile-") as name:
-        bench = _Bench(size=size, channels=channels, threads=threads, grid=grid, folder=Path(name))
+        bench = _Bench(size=size, channels=channels, threads=threads, grid=grid, folder=Path(name), check=check)
         on_progress("looking for engines ...")
         usable = bench.usable(ways, notes)
         if not usable:
@@ -307,9 +313,11 @@ class _Bench:
     threads: int | None
     grid: Grid
     folder: Path
+    check: Callable[[], None]
 
     def open(self, way: Way, shape: StudentShape) -> Engine:
         """See `Way.open`."""
+        self.check()
         return way.open(shape, self.size, self.channels, self.threads, self.folder)
 
     def usable(self, ways: Sequence[Way], notes: list[str]) -> dict[Way, str]:
@@ -379,7 +387,7 @@ class _Bench:
             runs = {}
             for way, shape in keys:
                 runs[way, shape] = ready(stack.enter_context(self.open(way, shape)))
-            return take_turns(runs, grid.turns, grid.turn_s, grid.patience_s)
+            return take_turns(runs, grid.turns, grid.turn_s, grid.patience_s, self.check)
 
 
 def ready(engine: Engine) -> Callable[[], object]:
@@ -393,7 +401,11 @@ def ready(engine: Engine) -> Callable[[], object]:
 
 
 def take_turns(
-    runs: Mapping[_Key, Callable[[], object]], turns: int, turn_s: float, patience_s: float = math.inf
+    runs: Mapping[_Key, Callable[[], object]],
+    turns: int,
+    turn_s: float,
+    patience_s: float = math.inf,
+    check: Callable[[], None] = lambda: None,
 ) -> dict[_Key, list[float]]:
     """Let contestants take turns, in an order drawn anew for each round.
 
@@ -402,6 +414,7 @@ def take_turns(
         turns: of each.
         turn_s: how long one lasts at least; two runs in any case.
         patience_s: after it all end with three turns.
+        check: is called before each turn.
 
     Returns:
         Seconds of each run, in the order of time. The first of a turn, in which caches fill, does not count.
@@ -413,6 +426,7 @@ def take_turns(
         if turn >= 3 and time.perf_counter() - began > patience_s:
             break
         for index in random.permutation(len(keys)):
+            check()
             run = runs[keys[index]]
             _let_threads_rest()
             run()

@@ -156,7 +156,8 @@ def test_it_works_without_torch_onnx_and_matplotlib(tmp_path):
 
     assert finished.returncode == 0, finished.stderr
     record = read_record(tmp_path / "a.json")
-    assert [row.failure for row in record.rows] == [None, None]
+    assert {(row.backend, row.precision) for row in record.rows} >= {("onnxruntime", "fp32"), ("openvino", "fp32")}
+    assert not any(row.failure for row in record.rows)
     assert (tmp_path / "report" / "report.md").is_file()
     said = " ".join(record.left_out)
     assert "PyTorch" in said

@@ -23,13 +23,19 @@ from i2i_runtime.redaction import redact
         (errors.SinkError("x"), 5),
         (errors.DeviceError("x"), 6),
         (errors.DivergedError("x"), 7),
-        (Interrupted("x", signal.SIGINT), 130),
-        (Interrupted("x", signal.SIGTERM), 143),
     ],
 )
 def test_every_error_has_its_exit_code(error, exit_code):
     assert isinstance(error, I2IError)
     assert error.exit_code == exit_code
+
+
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_has_an_exit_code_and_is_not_caught_with_errors(number, exit_code):
+    stopped = Interrupted("x", number)
+
+    assert not isinstance(stopped, Exception)
+    assert stopped.exit_code == exit_code
 
 
 ODD_PASSWORDS = [
