@@ -135,9 +135,11 @@ def test_an_engine_file_is_measured_without_its_checkpoint(tmp_path):
 
     assert finished.returncode == 0, finished.stderr
     rows = read_record(tmp_path / "a.json").rows
-    assert [(row.backend, row.precision) for row in rows] == [("onnxruntime", "fp32"), ("openvino", "fp32")]
-    assert rows[1].quality is not None
-    assert rows[1].quality.against == "ONNX Runtime CPU fp32"
+    by_way = {(row.backend, row.precision): row for row in rows}
+    assert by_way.keys() >= {("onnxruntime", "fp32"), ("openvino", "fp32")}
+    quality = by_way["openvino", "fp32"].quality
+    assert quality is not None
+    assert quality.against == "ONNX Runtime CPU fp32"
 
 
 def test_it_works_without_torch_onnx_and_matplotlib(tmp_path):

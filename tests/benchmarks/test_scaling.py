@@ -163,6 +163,7 @@ def test_a_width_that_cannot_be_exported_is_left_out_and_the_others_are_kept(tmp
     assert [line for line in figures["left_out"] if line.startswith("export of local, ngf 3: ")]
 
 
+@pytest.mark.slow
 def test_one_kind_alone_can_be_asked_for(tmp_path):
     checkpoint = save_untrained(tmp_path / "best.pt", "resnet_1blocks", size=(32, 32))
 

@@ -75,6 +75,7 @@ def test_pytorch_and_plain_onnx_runtime_are_the_baselines(exports, checkpoint):
     ]
 
 
+@pytest.mark.slow
 def test_an_export_that_is_refused_is_left_out_with_its_reason(tmp_path):
     labels = save_untrained_labels(tmp_path / "labels.pt")
 
@@ -95,6 +96,7 @@ def test_half_precision_is_not_pretended_on_a_cpu_that_lacks_it(exports, checkpo
     assert {way.row.precision for way in found.ways if way.row.backend == "onnxruntime"} == {"fp32"}
 
 
+@pytest.mark.slow
 def test_each_batch_has_an_export_of_its_own(exports, checkpoint):
     found = ways_of(
         exports,

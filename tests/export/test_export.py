@@ -116,7 +116,7 @@ def as_grey_levels(output: np.ndarray) -> np.ndarray:
     [
         ("unet_128", 128, 16, "batch", "image"),
         ("unet_128", 128, 16, "batch", "running"),
-        ("unet_256", 256, 8, "batch", "image"),
+        pytest.param("unet_256", 256, 8, "batch", "image", marks=pytest.mark.slow),
         ("unet_32", 96, 8, "instance", "image"),
     ],
 )

@@ -13,12 +13,14 @@ from drawings import write_pairs
 
 from i2i_trainer.checkpoint import load_checkpoint
 
-KILLS = 20
+ENOUGH = 20
+"""Kills of which some hit the writing of a checkpoint."""
 
 
 @pytest.mark.timeout(900)
 @pytest.mark.fault(36)
-def test_a_training_killed_at_random_moments_always_resumes_from_a_whole_checkpoint(tmp_path):
+@pytest.mark.parametrize("kills", [8, pytest.param(ENOUGH, marks=pytest.mark.slow)])
+def test_a_training_killed_at_random_moments_always_resumes_from_a_whole_checkpoint(tmp_path, kills):
     # Wide enough that a checkpoint takes about as long to write as a step to compute: many kills hit the writing.
     write_pairs(tmp_path / "data" / "train", 4, 40, 40)
     folder = tmp_path / "run"
@@ -29,7 +31,7 @@ def test_a_training_killed_at_random_moments_always_resumes_from_a_whole_checkpo
     moments = random.Random(0)
     steps, partial_files = [], 0
 
-    for _ in range(KILLS):
+    for _ in range(kills):
         process = start("i2i-train", *arguments)
         for line in process.stderr:
             if "steps" in line:  # the line that introduces the training: it begins now
@@ -43,9 +45,9 @@ def test_a_training_killed_at_random_moments_always_resumes_from_a_whole_checkpo
             steps.append(load_checkpoint(folder / "last.pt").training_state["step"])
 
     assert steps == sorted(steps)
-    assert len(steps) >= KILLS - 1
+    assert len(steps) >= kills - 1
     assert steps[-1] > steps[0]
-    assert partial_files > 0, "no kill hit the writing of a checkpoint: the test proves too little"
+    assert partial_files > 0 or kills < ENOUGH, "no kill hit the writing of a checkpoint: the test proves too little"
 
     finished = run("i2i-train", *arguments, "--steps", steps[-1] + 2)
     assert finished.returncode == 0, finished.stderr

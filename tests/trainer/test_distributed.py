@@ -58,7 +58,10 @@ def settings(tmp_path: Path) -> dict[str, tuple[dict, dict]]:
     }
 
 
-@pytest.mark.parametrize("model_type", ["pix2pix", "cyclegan", "pix2pixhd", "distill"])
+@pytest.mark.parametrize(
+    "model_type",
+    ["pix2pix", "distill", *(pytest.param(each, marks=pytest.mark.slow) for each in ("cyclegan", "pix2pixhd"))],
+)
 def test_two_processes_equal_one_with_twice_the_batch(tmp_path, model_type):
     script = tmp_path / "train.py"
     script.write_text(TRAIN)
@@ -179,6 +182,7 @@ def test_a_killed_process_ends_the_job_and_the_checkpoint_goes_on(tmp_path, star
 
 @needs_proc
 @pytest.mark.fault(40)
+@pytest.mark.slow
 def test_torchrun_restarts_the_job_from_the_last_checkpoint_by_itself(tmp_path, start):
     process = start("--max-restarts", "1")
     wait_until(lambda: last_logged(tmp_path) >= 8, process)
