@@ -224,7 +224,7 @@ def profile(
     output: Path,
     debug: bool,
 ) -> None:
-    """Measure what the parts of students take in every engine of this machine, in about two minutes.
+    """Measure what the parts of students take in every engine of this machine, in about three minutes.
 
     i2i-train distill --budget 60fps --engine-profile machine.json then chooses the largest student that is quick
     enough here. Neither a checkpoint nor PyTorch is needed, so that it can be run on the box that the student is for.
