@@ -107,7 +107,7 @@ def _means(image: Image) -> npt.NDArray[np.uint8]:
     if width % side:
         parts.append(image[: rows * side, -side:])
     if height % side:
-        parts.append(image[-side:, -columns * side :])
+        parts += [image[-side:, -columns * side :], image[-side:, :side]]
     # Whole factors: OpenCV then averages three times as quickly. Rows that are left out cost no memory traffic.
     means = [
         cv2.resize(part[::step], (part.shape[1] // side, part.shape[0] // side), interpolation=cv2.INTER_AREA)

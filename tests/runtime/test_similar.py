@@ -65,6 +65,13 @@ def test_a_change_is_seen_wherever_it_is(data):
     assert not remembering(scene).keeps(with_square(scene, left, top, side=6), at=0.0)
 
 
+@pytest.mark.parametrize(("left", "top"), [(0, 0), (8, 0), (0, 8), (8, 8)])
+def test_a_change_is_seen_in_each_corner_of_a_frame_of_less_than_two_blocks(left, top):
+    scene = np.full((14, 14, 3), 100, np.uint8)
+
+    assert not remembering(scene).keeps(with_square(scene, left, top, side=6), at=0.0)
+
+
 def test_a_change_of_colour_alone_is_seen():
     grey = np.full((64, 64, 3), 100, np.uint8)
     tinted = grey + np.array([20, 0, 0], np.uint8)
