@@ -234,10 +234,7 @@ def profile(
     i2i-export profile -o machine.json
     i2i-export profile --device cpu --threads 2 --size 360x640 -o box.json
     """  # noqa: D301
-    try:
-        import onnx  # noqa: F401
-    except ImportError as error:
-        raise ModelError("measuring needs onnx; pip install onnx") from error
+    _require_libraries(["onnx"], "measuring", "onnx")  # not the extra: it has PyTorch
     from i2i_export.profile import profile_machine
 
     profile_machine(output, device, size, (input_channels, output_channels), threads)
@@ -283,14 +280,14 @@ def _request(output: Path, target: Target, settings: dict[str, Any]) -> Request:
     )
 
 
-def _require_libraries(names: list[str]) -> None:
+def _require_libraries(names: list[str], what: str = "exporting", install: str = "'i2i[export,cpu]'") -> None:
     import importlib
 
     for name in names:
         try:
             importlib.import_module(name)
         except ImportError as error:
-            raise ModelError(f"exporting needs {error.name}; pip install 'i2i[export,cpu]'") from error
+            raise ModelError(f"{what} needs {error.name}; pip install {install}") from error
 
 
 def main() -> None:

@@ -10,19 +10,11 @@ from dataclasses import replace
 import cv2
 import pytest
 from commands import REPOSITORY, environment, the_error_line
+from small_grid import SMALL
 
-from i2i_export.profile import Grid, Way, measure
+from i2i_export.profile import Way, measure
 from i2i_trainer.budget.machine import read_profile, write_profile
 
-FEW = Grid(
-    widths=(8, 16),
-    inners={"plain": (8, 16), "separable": (8, 16), "grouped": (16,)},
-    half_widths=(8, 16),
-    halves=(8, 16),
-    turns=2,
-    turn_s=0.0,
-    trials=(2.0,),
-)
 ENGINE = "ONNX Runtime CPU fp32"
 
 
@@ -34,7 +26,7 @@ def compared(*arguments) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory):
     path = tmp_path_factory.mktemp("predictor") / "machine.json"
-    write_profile(path, measure([Way(backend="onnxruntime", device="cpu", precision="fp32")], (16, 24), grid=FEW))
+    write_profile(path, measure([Way(backend="onnxruntime", device="cpu", precision="fp32")], (16, 24), grid=SMALL))
     return path
 
 

@@ -17,6 +17,7 @@ from interpreter import python
 from onnx import helper
 from onnx_models import make_card
 from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData
+from small_grid import SMALL
 
 from i2i_export.cli import i2i_export
 from i2i_export.fp16 import to_fp16
@@ -38,14 +39,6 @@ STUDENTS = {
     "grouped with a half": StudentShape(block="grouped", width=32, half=8, inners=(16,)),
     "separable": StudentShape(block="separable", width=8, inners=(12,)),
 }
-SMALL = Grid(
-    widths=(8, 16),
-    inners={"plain": (8, 16), "separable": (8, 16), "grouped": (16,)},
-    half_widths=(8, 16),
-    halves=(8, 16),
-    turns=2,
-    turn_s=0.0,
-)
 ORT = Way(backend="onnxruntime", device="cpu", precision="fp32")
 
 
